@@ -1,0 +1,68 @@
+/* Memory that the kernel may write: refcounted blocks, and the Buffer that
+** shows a part of one to Lua.
+**
+** A block is owned by C alone (DESIGN 4.2).  Buffers hold a reference to it,
+** slices of a Buffer hold another, and every loan holds one more: a block is
+** freed when the last of them lets go, so a collected Buffer never takes
+** memory away from the kernel.
+*/
+#ifndef URING_BUFFER_H
+#define URING_BUFFER_H
+
+#include "core.h"
+
+struct event;
+
+/* A range of a block handed to the kernel until its event is terminal. */
+struct loan {
+  struct block *block; /* NULL: this loan is not in use */
+  size_t offset, size; /* bytes */
+  bool writes;         /* the kernel writes; else it only reads */
+  const struct event *event;
+  struct loan *prev, *next; /* other loans of the same block */
+};
+
+struct block {
+  struct core *core;
+  unsigned refs;
+  size_t footprint; /* bytes allocated, this header included */
+  size_t size;      /* bytes at `data` */
+  unsigned char *data;
+  struct loan *loans;
+};
+
+/* What Lua sees: `size` bytes of a block from `offset` on. */
+struct buffer {
+  struct block *block; /* NULL: closed */
+  size_t offset, size;
+};
+
+#define BUFFER_TYPE "uring.buffer"
+
+/* The Buffer at a stack index, NULL if it is something else. */
+struct buffer *buffer_test(lua_State *L, int index);
+
+static inline unsigned char *buffer_data(const struct buffer *b)
+{
+  return b->block->data + b->offset;
+}
+
+/* The loan that forbids handing this range to the kernel, NULL if none does.
+** A range that the kernel writes conflicts with every other loan; one it only
+** reads conflicts with those it writes. */
+const struct loan *loan_conflict(const struct block *block, size_t offset,
+                                 size_t size, bool writes);
+
+/* Lends; the caller has asked loan_conflict. */
+void loan_open(struct loan *loan, struct block *block, size_t offset,
+               size_t size, bool writes, const struct event *event);
+
+/* Gives back.  Frees the block if nobody else has it. */
+void loan_close(struct loan *loan);
+
+/* Raises "buffer is lent to the kernel (read on fd 5)" for an operation. */
+int loan_error(lua_State *L, const char *operation, int fd);
+
+void buffer_register(lua_State *L, struct core *core);
+
+#endif

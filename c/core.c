@@ -1,0 +1,180 @@
+/* luaopen_uring_core, and the state that everything else hangs on.
+**
+** Fork.  A child shares the parent's queues if it can touch them, and what
+** it writes there the parent's next enter submits.  So the queues are not
+** mapped in a child, and one page that the kernel wipes there
+** (MADV_WIPEONFORK, Linux 4.14) tells every entry point, for the price of a
+** load, that this is no longer the process it was: the page holds the epoch,
+** every ring remembers the epoch it was born in, and 0 matches none.
+*/
+#include "core.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "buffer.h"
+#include "constants.h"
+#include "errors.h"
+#include "near.h"
+#include "op.h"
+#include "operation.h"
+#include "ring.h"
+#include "ring_object.h"
+#include "scope.h"
+#include "sockaddr.h"
+#include "system.h"
+#include "task.h"
+
+/* Registry key of the core's userdata. */
+static const char core_key = 'u';
+
+struct core *core_of(lua_State *L)
+{
+  struct core *core;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &core_key);
+  core = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return core;
+}
+
+static void begin_epoch(struct core *core)
+{
+  *core->epoch = ++core->epochs;
+  core->pid = getpid();
+}
+
+void core_enter(lua_State *L, struct core *core)
+{
+  if (core->closed)
+    luaL_error(L, "the Lua state is being closed");
+  if (*core->epoch == 0)
+    begin_epoch(core);
+}
+
+void core_breathe(lua_State *L, struct core *core)
+{
+  lua_rawgeti(L, LUA_REGISTRYINDEX, core->breathe_ref);
+  lua_call(L, 0, 0);
+}
+
+/* Opens the default ring and makes it the home of the tasks. */
+static struct ring *open_home(lua_State *L, struct core *core)
+{
+  struct ring_options o;
+  struct ring *r;
+  luaL_checkstack(L, LUA_MINSTACK, "opening the default ring");
+  ring_default_options(&o);
+  r = ring_object_push(L, core, &o);
+  if (r == NULL)
+    luaL_error(L, "%s", lua_tostring(L, -2));
+  lua_rawseti(L, LUA_REGISTRYINDEX, core->home_ref);
+  core->home = r;
+  return r;
+}
+
+struct ring *core_home(lua_State *L, struct core *core)
+{
+  struct ring *r = core->home;
+  if (r != NULL && r->state == RING_OPEN && r->epoch == *core->epoch)
+    return r;
+  core_enter(L, core);
+  if (r == NULL || r->state != RING_OPEN)
+    return open_home(L, core);
+  ring_object_check(L, r); /* raises: it is the parent's */
+  return NULL;
+}
+
+/* abandon(): forgets what was inherited through fork */
+static int core_abandon(lua_State *L)
+{
+  struct core *core = core_upvalue(L);
+  core_enter(L, core);
+  if (core->home != NULL && core->home->epoch != *core->epoch) {
+    ring_close(L, core->home);
+    tasks_abandon(L, core);
+    core->home = NULL;
+  }
+  return 0;
+}
+
+/* The last finaliser of all: what the rings still have in flight is waited
+** for, and then nothing of ours is left. */
+static int core_gc(lua_State *L)
+{
+  struct core *core = lua_touserdata(L, 1);
+  core->closed = true;
+  while (core->rings != NULL) {
+    ring_close(L, core->rings);
+    ring_free(L, core->rings);
+  }
+  core->home = NULL;
+  timer_free(core);
+  if (core->epoch != NULL)
+    munmap((void *)(uintptr_t)core->epoch, sizeof *core->epoch);
+  core->epoch = NULL;
+  return 0;
+}
+
+static void open_epoch(lua_State *L, struct core *core)
+{
+  void *page = mmap(NULL, sizeof *core->epoch, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED)
+    luaL_error(L, "mmap: %s", strerror(errno));
+  core->epoch = page;
+  if (madvise(page, sizeof *core->epoch, MADV_WIPEONFORK) < 0)
+    luaL_error(L, "madvise(MADV_WIPEONFORK): %s", strerror(errno));
+  begin_epoch(core);
+}
+
+static struct core *core_new(lua_State *L)
+{
+  struct core *core = lua_newuserdatauv(L, sizeof *core, 0);
+  memset(core, 0, sizeof *core);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  core->L = lua_tothread(L, -1);
+  lua_pop(L, 1);
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, core_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  open_epoch(L, core);
+  if (luaL_loadstring(L, "") != LUA_OK)
+    lua_error(L);
+  core->breathe_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_pushboolean(L, 0);
+  core->home_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &core_key);
+  return core;
+}
+
+static const luaL_Reg plain_functions[] = {
+    {"near", near_lua},
+    {"address_family", sockaddr_family_lua},
+    {"local_address", sockaddr_local_lua},
+    {"peer_address", sockaddr_peer_lua},
+    {NULL, NULL},
+};
+
+__attribute__((visibility("default"))) int luaopen_uring_core(lua_State *L);
+
+int luaopen_uring_core(lua_State *L)
+{
+  struct core *core = core_new(L);
+  luaL_checkversion(L);
+  luaL_newlib(L, plain_functions);
+  errors_register(L);
+  constants_register(L);
+  system_register(L);
+  buffer_register(L, core);
+  operation_register(L, core);
+  ring_object_register(L, core);
+  scope_register(L, core);
+  task_register(L, core);
+  lua_pushlightuserdata(L, core);
+  lua_pushcclosure(L, core_abandon, 1);
+  lua_setfield(L, -2, "abandon");
+  return 1;
+}

@@ -1,0 +1,82 @@
+/* The state of the library in one Lua state: its rings, its scheduler, and
+** the guard that notices a fork.
+**
+** One `struct core` exists per lua_State universe.  It is the first object
+** with a finaliser that the module creates, so lua_close finalises it last:
+** what the rings still have in flight is waited for there (DESIGN 4.9).
+*/
+#ifndef URING_CORE_H
+#define URING_CORE_H
+
+#include "compat.h"
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "sched.h"
+
+struct ring;
+
+struct core {
+  lua_State *L;             /* the main thread; lives as long as the core */
+  volatile unsigned *epoch; /* reads as 0 in a child of fork, see core.c */
+  unsigned epochs;          /* how many epochs there have been */
+  pid_t pid;                /* the process that the newest epoch began in */
+  struct ring *rings;       /* every ring not yet freed */
+  struct ring *home;        /* the default ring: the one that runs tasks */
+  int home_ref;             /* its userdata, in the registry */
+  int tasks_ref;            /* table index -> task, of those not ended */
+  int breathe_ref;          /* an empty function, see core_breathe */
+  bool closed;              /* lua_close has come by */
+  struct sched sched;
+};
+
+/* The core of a function registered with it as its first upvalue. */
+static inline struct core *core_upvalue(lua_State *L)
+{
+  return lua_touserdata(L, lua_upvalueindex(1));
+}
+
+/* The core of a Lua state, by way of the registry. */
+struct core *core_of(lua_State *L);
+
+/* Raises in a closed state and starts a new epoch after a fork. */
+void core_enter(lua_State *L, struct core *core);
+
+/* Runs an empty Lua function, so that a debug hook set by a signal handler
+** (Ctrl-C in the stock interpreter) has somewhere to strike.  May raise
+** whatever the hook raises: call it only where that loses nothing. */
+void core_breathe(lua_State *L, struct core *core);
+
+/* The default ring, created at first use.  Raises where it cannot be. */
+struct ring *core_home(lua_State *L, struct core *core);
+
+/*
+** Memory.  All of it comes from the Lua state's allocator: a host's limit
+** counts what is lent to the kernel too, and a failing allocator is one test.
+*/
+
+static inline void *mem_realloc(struct core *core, void *p, size_t old,
+                                size_t size)
+{
+  void *ud;
+  lua_Alloc alloc = lua_getallocf(core->L, &ud);
+  return alloc(ud, p, old, size);
+}
+
+static inline void *mem_alloc(struct core *core, size_t size)
+{
+  return mem_realloc(core, NULL, 0, size);
+}
+
+static inline void mem_free(struct core *core, void *p, size_t size)
+{
+  if (p != NULL)
+    mem_realloc(core, p, size, 0);
+}
+
+#endif

@@ -1,0 +1,38 @@
+/* The seam between the core and whatever consumes SQEs and fills CQEs.
+**
+** Its language is io_uring's own: the queues of `struct io_uring`.  The rest
+** of the core reads and writes the queues and calls `enter`; nothing else in
+** the library knows that there is a kernel (DESIGN 7).
+*/
+#ifndef URING_DRIVER_H
+#define URING_DRIVER_H
+
+#include "core.h"
+
+struct ring;
+struct ring_options;
+
+struct driver {
+  const char *name;
+
+  /* Sets up ring->io.  Returns 0 or -errno. */
+  int (*open)(struct ring *ring, const struct ring_options *options);
+
+  /* Hands over the SQEs between the SQ's head and tail, at most `to_submit`,
+  ** and waits until `min_complete` CQEs are there or the clock has reached
+  ** `deadline_ns` (UINT64_MAX: no deadline).  Returns how many SQEs it took,
+  ** or -errno; -ETIME and -EINTR mean that it took none and the wait ended
+  ** early.  SQEs not taken stay in the SQ. */
+  int (*enter)(struct ring *ring, unsigned to_submit, unsigned min_complete,
+               uint64_t deadline_ns);
+
+  void (*close)(struct ring *ring);
+};
+
+extern const struct driver driver_kernel;
+extern const struct driver driver_fault;
+
+/* NULL where there is no driver of that name. */
+const struct driver *driver_find(const char *name);
+
+#endif

@@ -1,0 +1,179 @@
+/* The kernel driver: a real ring, set up through liburing and entered by one
+** system call.
+*/
+#include <errno.h>
+#include <string.h>
+
+#include "ring.h"
+#include "timer.h"
+
+/*
+** Set-up
+*/
+
+/* Flags that a kernel may not know, newest first, in the order in which they
+** are given up.  With DEFER_TASKRUN gone, COOP_TASKRUN takes its place. */
+static const unsigned ladder[] = {
+    URING_SETUP_NO_SQARRAY,     /* 6.6 */
+    IORING_SETUP_DEFER_TASKRUN, /* 6.1 */
+    IORING_SETUP_SINGLE_ISSUER, /* 6.0 */
+    IORING_SETUP_TASKRUN_FLAG,  /* 5.19 */
+    IORING_SETUP_COOP_TASKRUN,  /* 5.19 */
+    IORING_SETUP_SUBMIT_ALL,    /* 5.18 */
+};
+
+/* The next rung down from `flags`; 0 when there is none. */
+static unsigned next_rung(unsigned flags)
+{
+  for (size_t i = 0; i < sizeof ladder / sizeof *ladder; i++) {
+    if (!(flags & ladder[i]))
+      continue;
+    flags &= ~ladder[i];
+    if (ladder[i] == IORING_SETUP_DEFER_TASKRUN)
+      flags |= IORING_SETUP_COOP_TASKRUN;
+    return flags;
+  }
+  return 0;
+}
+
+static unsigned first_rung(const struct ring_options *o)
+{
+  unsigned flags = IORING_SETUP_SUBMIT_ALL | IORING_SETUP_SINGLE_ISSUER |
+                   IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP |
+                   URING_SETUP_NO_SQARRAY;
+  if (!o->sqpoll) /* the SQ thread runs its task work by itself */
+    return flags | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
+  flags |= IORING_SETUP_SQPOLL;
+  return o->sq_thread_cpu >= 0 ? flags | IORING_SETUP_SQ_AFF : flags;
+}
+
+static int try_setup(struct ring *r, const struct ring_options *o,
+                     unsigned entries, unsigned flags)
+{
+  struct io_uring_params p;
+  memset(&p, 0, sizeof p);
+  p.flags = flags;
+  p.cq_entries = o->cq_entries ? o->cq_entries : entries * 4;
+  if (p.cq_entries < entries)
+    p.cq_entries = entries;
+  p.sq_thread_idle = o->sq_thread_idle_ms;
+  p.sq_thread_cpu = o->sq_thread_cpu >= 0 ? (unsigned)o->sq_thread_cpu : 0;
+  return io_uring_queue_init_params(entries, &r->io, &p);
+}
+
+static int climb_down(struct ring *r, const struct ring_options *o)
+{
+  unsigned entries = o->entries, flags = first_rung(o);
+  for (;;) {
+    int rc = try_setup(r, o, entries, flags);
+    if (rc == -EINVAL && next_rung(flags) != 0)
+      flags = next_rung(flags);
+    else if (rc == -ENOMEM && entries > 8)
+      entries /= 2;
+    else
+      return rc;
+  }
+}
+
+/* liburing fills the index array anew at each submit; the entries are used
+** in order here, so once is enough. */
+static void fill_index_array(struct io_uring_sq *sq)
+{
+  if (sq->array != NULL)
+    for (unsigned i = 0; i < sq->ring_entries; i++)
+      sq->array[i] = i;
+}
+
+static void probe(struct ring *r)
+{
+  struct io_uring_probe *p = io_uring_get_probe_ring(&r->io);
+  memset(r->supported, 0, sizeof r->supported);
+  if (p == NULL)
+    return;
+  for (unsigned op = 0; op < p->ops_len; op++)
+    if (p->ops[op].flags & IO_URING_OP_SUPPORTED)
+      r->supported[op / 8] |= (uint8_t)(1u << (op % 8));
+  io_uring_free_probe(p);
+}
+
+static int kernel_open(struct ring *r, const struct ring_options *o)
+{
+  const unsigned needed =
+      IORING_FEAT_NODROP | IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_EXT_ARG;
+  int rc = climb_down(r, o);
+  if (rc < 0)
+    return rc;
+  if ((r->io.features & needed) != needed)
+    rc = -ENOSYS;
+  if (rc == 0)
+    rc = io_uring_ring_dontfork(&r->io);
+  if (rc < 0) {
+    io_uring_queue_exit(&r->io);
+    return rc;
+  }
+  fill_index_array(&r->io.sq);
+  probe(r);
+  return 0;
+}
+
+/*
+** Entering
+*/
+
+/* With an SQ thread there is nothing to enter for unless it sleeps.  The
+** fence makes the new tail visible before the flag is read; without it both
+** sides can miss each other (liburing, sq_ring_needs_enter). */
+static bool submit_needs_enter(struct ring *r, unsigned to_submit,
+                               unsigned *flags)
+{
+  if (!(r->io.flags & IORING_SETUP_SQPOLL))
+    return to_submit > 0;
+  io_uring_smp_mb();
+  if (!(IO_URING_READ_ONCE(*r->io.sq.kflags) & IORING_SQ_NEED_WAKEUP))
+    return false;
+  *flags |= IORING_ENTER_SQ_WAKEUP;
+  return true;
+}
+
+/* Completions that only an enter brings into the CQ: those that did not fit,
+** and those whose task work is deferred. */
+static bool cq_needs_enter(struct ring *r)
+{
+  unsigned kflags = IO_URING_READ_ONCE(*r->io.sq.kflags);
+  if (kflags & IORING_SQ_CQ_OVERFLOW)
+    r->stats.overflowed++;
+  return kflags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN);
+}
+
+static int kernel_enter(struct ring *r, unsigned to_submit,
+                        unsigned min_complete, uint64_t deadline_ns)
+{
+  struct __kernel_timespec ts;
+  struct io_uring_getevents_arg arg;
+  unsigned flags = 0;
+  bool submits = submit_needs_enter(r, to_submit, &flags);
+  bool flushes = cq_needs_enter(r);
+  if (!submits && !flushes && min_complete == 0)
+    return (int)to_submit;
+  memset(&arg, 0, sizeof arg);
+  if (min_complete > 0 && deadline_ns != UINT64_MAX) {
+    uint64_t now = now_ns();
+    uint64_t left = deadline_ns > now ? deadline_ns - now : 0;
+    ts.tv_sec = (int64_t)(left / 1000000000u);
+    ts.tv_nsec = (long long)(left % 1000000000u);
+    arg.ts = (uint64_t)(uintptr_t)&ts;
+  }
+  flags |= IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
+  r->stats.enters++;
+  /* liburing's wrapper types its argument as a signal mask */
+  return io_uring_enter2((unsigned)r->io.ring_fd, to_submit, min_complete,
+                         flags, (sigset_t *)(void *)&arg, sizeof arg);
+}
+
+static void kernel_close(struct ring *r)
+{
+  io_uring_queue_exit(&r->io);
+}
+
+const struct driver driver_kernel = {"kernel", kernel_open, kernel_enter,
+                                     kernel_close};

@@ -1,0 +1,181 @@
+/* The event table.  Slots live in chunks that never move, since the kernel
+** and the loans point into them; a free slot keeps its generation.
+*/
+#include "event.h"
+
+#include <string.h>
+
+#include "op.h"
+#include "ring.h"
+
+const char *event_name(const struct event *e)
+{
+  return e->row->name;
+}
+
+/*
+** Lua values kept for strings that are lent.  They stand in the array part
+** of one table that is made as large as the slab before a slot is used, so
+** keeping one neither allocates nor raises.
+*/
+
+void event_table_open(lua_State *L, struct event_table *t)
+{
+  lua_newtable(L);
+  t->anchors = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+static void grow_anchors(lua_State *L, struct event_table *t)
+{
+  unsigned old = t->nchunks * EVENT_CHUNK;
+  lua_createtable(L, (int)(old + EVENT_CHUNK), 0);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, t->anchors);
+  for (unsigned i = 1; i <= old; i++) {
+    lua_rawgeti(L, -1, i); /* new; old; value */
+    lua_rawseti(L, -3, i);
+  }
+  lua_pop(L, 1);
+  lua_rawseti(L, LUA_REGISTRYINDEX, t->anchors);
+}
+
+void event_anchor(lua_State *L, struct event_table *t, struct event *e)
+{
+  lua_rawgeti(L, LUA_REGISTRYINDEX, t->anchors);
+  lua_insert(L, -2);
+  lua_rawseti(L, -2, (lua_Integer)e->slot + 1);
+  lua_pop(L, 1);
+  e->flags |= EVENT_ANCHORED;
+}
+
+static void release_anchor(lua_State *L, struct event_table *t,
+                           struct event *e)
+{
+  lua_rawgeti(L, LUA_REGISTRYINDEX, t->anchors);
+  lua_pushnil(L);
+  lua_rawseti(L, -2, (lua_Integer)e->slot + 1);
+  lua_pop(L, 1);
+  e->flags &= (uint16_t)~EVENT_ANCHORED;
+}
+
+/*
+** Slots
+*/
+
+static bool grow(lua_State *L, struct core *core, struct event_table *t)
+{
+  struct event **chunks, *chunk;
+  size_t size = EVENT_CHUNK * sizeof *chunk;
+  grow_anchors(L, t); /* may raise; a table too large does no harm */
+  chunks = mem_realloc(core, t->chunks, t->nchunks * sizeof *chunks,
+                       (t->nchunks + 1) * sizeof *chunks);
+  if (chunks == NULL)
+    return false;
+  t->chunks = chunks;
+  chunk = mem_alloc(core, size);
+  if (chunk == NULL) { /* the array must be as long as nchunks says */
+    t->chunks = mem_realloc(core, chunks, (t->nchunks + 1) * sizeof *chunks,
+                            t->nchunks * sizeof *chunks);
+    return false;
+  }
+  memset(chunk, 0, size);
+  for (unsigned i = EVENT_CHUNK; i-- > 0;) {
+    chunk[i].slot = t->nchunks * EVENT_CHUNK + i;
+    chunk[i].next = t->free;
+    t->free = &chunk[i];
+  }
+  t->chunks[t->nchunks++] = chunk;
+  return true;
+}
+
+struct event *event_new(lua_State *L, struct ring *ring)
+{
+  struct event_table *t = &ring->events;
+  struct event *e = t->free;
+  if (e == NULL) {
+    if (!grow(L, ring->core, t))
+      return NULL;
+    e = t->free;
+  }
+  t->free = e->next;
+  t->used++;
+  e->flags = EVENT_USED;
+  e->task = NULL;
+  e->op = NULL;
+  return e;
+}
+
+void event_give_back(lua_State *L, struct ring *ring, struct event *e)
+{
+  if (e->loan.block != NULL) {
+    ring->stats.bytes_lent -= e->loan.size;
+    loan_close(&e->loan);
+  }
+  if (e->flags & EVENT_ANCHORED) {
+    ring->stats.bytes_lent -= e->string_bytes;
+    release_anchor(L, &ring->events, e);
+  }
+  if (e->aux != NULL)
+    for (unsigned i = 0; i < e->aux->nvec; i++)
+      if (e->aux->loans[i].block != NULL) {
+        ring->stats.bytes_lent -= e->aux->loans[i].size;
+        loan_close(&e->aux->loans[i]);
+      }
+}
+
+void event_free(struct ring *ring, struct event *e)
+{
+  aux_free(ring->core, e->aux);
+  e->aux = NULL;
+  e->flags = 0;
+  e->generation++;
+  e->next = ring->events.free;
+  ring->events.free = e;
+  ring->events.used--;
+}
+
+void event_each(struct event_table *t,
+                void (*visit)(struct event *e, void *arg), void *arg)
+{
+  for (unsigned c = 0; c < t->nchunks; c++)
+    for (unsigned i = 0; i < EVENT_CHUNK; i++)
+      if (t->chunks[c][i].flags)
+        visit(&t->chunks[c][i], arg);
+}
+
+void event_table_close(lua_State *L, struct core *core, struct event_table *t)
+{
+  for (unsigned c = 0; c < t->nchunks; c++)
+    mem_free(core, t->chunks[c], EVENT_CHUNK * sizeof **t->chunks);
+  mem_free(core, t->chunks, t->nchunks * sizeof *t->chunks);
+  t->chunks = NULL;
+  t->free = NULL;
+  t->nchunks = t->used = 0;
+  luaL_unref(L, LUA_REGISTRYINDEX, t->anchors);
+  t->anchors = LUA_NOREF;
+}
+
+/*
+** Aux
+*/
+
+struct aux *aux_new(struct core *core, unsigned nvec)
+{
+  size_t footprint =
+      sizeof(struct aux) +
+      (size_t)nvec * (sizeof(struct iovec) + sizeof(struct loan));
+  struct aux *aux = mem_alloc(core, footprint);
+  if (aux == NULL)
+    return NULL;
+  memset(aux, 0, footprint);
+  aux->footprint = footprint;
+  aux->nvec = nvec;
+  aux->loans = (struct loan *)(aux + 1);
+  aux->iov = (struct iovec *)(aux->loans + nvec);
+  return aux;
+}
+
+void aux_free(struct core *core, struct aux *aux)
+{
+  if (aux != NULL)
+    mem_free(core, aux, aux->footprint);
+}

@@ -1,0 +1,134 @@
+/* The event table: one slot for every operation that is prepared or in
+** flight.  The slot owns what the kernel may touch (DESIGN 4.1).
+**
+** A slot is found by its user_data, which is slot and generation and never a
+** pointer (4.6): a completion or a cancel request that comes late names a
+** generation that is gone, and hits nothing.
+**
+** States.  FREE -> QUEUED (its SQE waits in the SQ or in the backlog; it may
+** be published already, see ring_published) -> FREE at the terminal CQE.
+** What it came to moves into `task` or `op`; with neither it is an orphan
+** and its outcome is dropped.
+*/
+#ifndef URING_EVENT_H
+#define URING_EVENT_H
+
+#include "buffer.h"
+#include "outcome.h"
+
+struct ring;
+struct task;
+struct operation;
+
+/* Memory that the kernel reads or fills besides the data itself.  Allocated
+** only for the rows that need it. */
+struct aux {
+  size_t footprint; /* bytes allocated: this and the vectors behind it */
+  union {
+    struct statx statx;
+    struct __kernel_timespec time;
+    struct msghdr msg;
+  };
+  struct sockaddr_storage addr;
+  socklen_t addr_len;
+  unsigned nvec;
+  struct iovec *iov;  /* nvec of each, behind this struct */
+  struct loan *loans; /* a loan whose block is NULL lends a string */
+};
+
+enum event_flags {
+  EVENT_USED = 1,        /* not FREE */
+  EVENT_BACKLOG = 2,     /* its SQE waits in the backlog */
+  EVENT_CANCELLING = 4,  /* a cancel request has been made */
+  EVENT_WITHDRAWN = 8,   /* the kernel never sees it: ends as ECANCELED */
+  EVENT_ANCHORED = 16,   /* a Lua value is kept for it */
+  EVENT_CANCEL_DUE = 32, /* stands in the ring's list of cancels */
+  EVENT_PEER = 64,       /* see outcome.wants_peer */
+  EVENT_RESULT = 128,    /* the result is known before the terminal CQE */
+  EVENT_YIELDS_FD = 256  /* a result >= 0 is a new descriptor */
+};
+
+struct event {
+  uint32_t slot, generation;
+  const struct row *row;
+  struct task *task;    /* who is resumed with the outcome, or NULL */
+  struct operation *op; /* the handle that gets it, or NULL */
+  struct aux *aux;
+  uint64_t order;            /* which of all SQEs put into the SQ it is */
+  struct event *next, *prev; /* free slots; or due cancels */
+  struct loan loan;
+  size_t string_bytes; /* bytes of Lua strings lent */
+  int32_t res;         /* with EVENT_RESULT: the result */
+  int fd;
+  uint16_t flags;
+};
+
+struct event_table {
+  struct event **chunks;
+  unsigned nchunks;
+  struct event *free;
+  unsigned used; /* slots not FREE */
+  int anchors;   /* registry reference: slot + 1 -> the Lua value kept */
+};
+
+#define EVENT_CHUNK 128u
+
+/* user_data of requests that have no slot. */
+#define USER_DATA_NONE UINT64_MAX
+
+static inline uint64_t event_user_data(const struct event *e)
+{
+  return (uint64_t)e->generation << 32 | e->slot;
+}
+
+/* The live event of a user_data, NULL if its generation is gone. */
+static inline struct event *event_find(const struct event_table *t,
+                                       uint64_t user_data)
+{
+  uint32_t slot = (uint32_t)user_data;
+  struct event *e;
+  if (slot / EVENT_CHUNK >= t->nchunks)
+    return NULL;
+  e = &t->chunks[slot / EVENT_CHUNK][slot % EVENT_CHUNK];
+  if (e->generation != (uint32_t)(user_data >> 32) || !e->flags)
+    return NULL;
+  return e;
+}
+
+static inline bool event_yields_fd(const struct event *e)
+{
+  return (e->flags & EVENT_YIELDS_FD) != 0;
+}
+
+/* The operation's name, as messages have it. */
+const char *event_name(const struct event *e);
+
+/* May raise for lack of memory. */
+void event_table_open(lua_State *L, struct event_table *t);
+void event_table_close(lua_State *L, struct core *core, struct event_table *t);
+
+/* A fresh slot, NULL for lack of C memory; may raise for lack of Lua memory.
+** Either way the table is as it was. */
+struct event *event_new(lua_State *L, struct ring *ring);
+
+/* Keeps the Lua value on the top of the stack until the event gives back;
+** pops it.  Cannot raise: its place exists since the slot does. */
+void event_anchor(lua_State *L, struct event_table *t, struct event *e);
+
+/* Gives back everything lent to the kernel.  The terminal CQE has been seen,
+** or the kernel never saw the event. */
+void event_give_back(lua_State *L, struct ring *ring, struct event *e);
+
+/* Frees the slot.  Loans are given back and the outcome has moved out. */
+void event_free(struct ring *ring, struct event *e);
+
+/* Allocates what the kernel touches besides the data: an aux with room for
+** `nvec` vectors.  NULL for lack of memory. */
+struct aux *aux_new(struct core *core, unsigned nvec);
+void aux_free(struct core *core, struct aux *aux);
+
+/* Calls `visit` for every event in use. */
+void event_each(struct event_table *t,
+                void (*visit)(struct event *e, void *arg), void *arg);
+
+#endif

@@ -1,0 +1,19 @@
+/* The turn: one enter, one batch, then everybody who is ready (DESIGN 4.11).
+ */
+#ifndef URING_LOOP_H
+#define URING_LOOP_H
+
+#include "ring.h"
+
+/* One turn of a ring.  The home ring's turn also serves deadlines and tasks.
+** With `wait` it sleeps until something happens, the deadline at the latest
+** (UINT64_MAX: none).  Raises where the ring is
+** broken, where nothing could ever happen, and inside another turn. */
+void loop_turn(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns);
+
+/* Turns until done(arg).  Returns to Lua for a moment in each turn, so that
+** debug hooks and Ctrl-C work even when idle. */
+void loop_until(lua_State *L, struct ring *r, uint64_t deadline_ns,
+                bool (*done)(void *arg), void *arg);
+
+#endif

@@ -1,0 +1,601 @@
+/* Operations by hand: prepare, await, cancel, status, results; and the call
+** without a handle, which is the fast path.
+**
+** A handle's event points to it, and it to the event, until the terminal CQE
+** or until the handle is collected, whichever comes first.
+*/
+#include "operation.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+#include "loop.h"
+#include "op.h"
+#include "ring_object.h"
+#include "task.h"
+
+struct operation *operation_test(lua_State *L, int index)
+{
+  return luaL_testudata(L, index, OPERATION_TYPE);
+}
+
+static struct operation *tooperation(lua_State *L)
+{
+  return luaL_checkudata(L, 1, OPERATION_TYPE);
+}
+
+uint64_t operation_user_data(const struct operation *op)
+{
+  return op->event ? event_user_data(op->event) : USER_DATA_NONE;
+}
+
+/*
+** Completions
+*/
+
+bool operation_deliver(struct operation *op, int32_t res, uint32_t flags)
+{
+  struct result *r;
+  if (op->count == RESULTS_MAX)
+    return false;
+  r = &op->results[(op->head + op->count++) % RESULTS_MAX];
+  r->res = res;
+  r->flags = flags;
+  tasks_wake(op->core, &op->waiters);
+  return true;
+}
+
+void operation_complete(struct operation *op, const struct outcome *o)
+{
+  op->outcome = *o;
+  op->event = NULL;
+  tasks_wake(op->core, &op->waiters);
+}
+
+void operation_cancel(struct operation *op)
+{
+  op->cancelled = true;
+  if (op->event != NULL)
+    ring_cancel(op->ring, op->event);
+}
+
+/*
+** Awaiting a handle
+*/
+
+/* Is there something to hand out? */
+static bool is_ready(void *arg)
+{
+  struct operation *op = arg;
+  return op->event == NULL || op->count > 0;
+}
+
+/* Pushes the next result of a multishot operation that has one. */
+static int push_next(lua_State *L, struct operation *op)
+{
+  struct outcome o = op->outcome;
+  struct result *r = &op->results[op->head];
+  int n;
+  o.row = op->outcome.row;
+  o.res = r->res;
+  o.flags = r->flags;
+  n = outcome_push(L, &o); /* may raise: the result is still there then */
+  op->head = (op->head + 1) % RESULTS_MAX;
+  op->count--;
+  return n;
+}
+
+static int push_result(lua_State *L, struct operation *op)
+{
+  return op->count > 0 ? push_next(L, op) : outcome_push(L, &op->outcome);
+}
+
+static bool has_failed(const struct operation *op)
+{
+  return op->count == 0 && op->outcome.res < 0;
+}
+
+/* Raises where the await was cancelled together with its task; a result that
+** was faster is delivered. */
+static void check_cancelled(lua_State *L, const struct operation *op,
+                            lua_KContext ctx)
+{
+  const struct task *t = (const struct task *)ctx;
+  if (t != NULL && t->cancelled && has_failed(op))
+    task_raise_cancelled(L);
+}
+
+/*
+** In a task, an operation of a ring that is not the home ring: that ring's
+** descriptor is polled from the home ring, and reaped when it is readable.
+*/
+
+static int foreign_k(lua_State *L, int status, lua_KContext ctx);
+
+static void watch_ring(lua_State *L, struct task *t, const struct ring *r)
+{
+  struct ring *home = core_home(L, t->core);
+  struct request q;
+  struct event *e;
+  memset(&q, 0, sizeof q);
+  q.row = op_find("poll_add");
+  q.sqe.opcode = IORING_OP_POLL_ADD;
+  q.sqe.fd = r->io.ring_fd;
+  q.sqe.poll_events = POLLIN;
+  e = op_commit(L, home, &q);
+  e->task = t;
+  t->event = e;
+}
+
+static int await_foreign(lua_State *L, struct task *t, struct operation *op)
+{
+  while (!is_ready(op)) {
+    int rc = ring_step(L, op->ring, false, 0);
+    if (rc < 0)
+      return luaL_error(L, "io_uring_enter: %s", strerror(-rc));
+    if (is_ready(op))
+      break;
+    watch_ring(L, t, op->ring);
+    return task_park(L, t, NULL, foreign_k, (lua_KContext)t);
+  }
+  return t->then(L, LUA_OK, (lua_KContext)t);
+}
+
+static int foreign_k(lua_State *L, int status, lua_KContext ctx)
+{
+  struct task *t = (struct task *)ctx;
+  struct operation *op = tooperation(L);
+  (void)status;
+  outcome_drop(t->core, &t->outcome);
+  if (t->cancelled)
+    operation_cancel(op);
+  return await_foreign(L, t, op);
+}
+
+/* Waits until the handle at index 1 is ready; then `k` gives the results.
+** `ctx` of k is the task that waited, or 0. */
+static int await_ready(lua_State *L, struct operation *op, lua_KFunction k)
+{
+  struct task *t;
+  if (is_ready(op))
+    return k(L, LUA_OK, 0);
+  t = task_awaiting(L, op->core);
+  if (t == NULL) {
+    loop_until(L, op->ring, UINT64_MAX, is_ready, op);
+    return k(L, LUA_OK, 0);
+  }
+  if (op->ring != op->core->home) {
+    t->then = k;
+    return await_foreign(L, t, op);
+  }
+  t->op = op;
+  return task_park(L, t, &op->waiters, k, (lua_KContext)t);
+}
+
+static int await_k(lua_State *L, int status, lua_KContext ctx)
+{
+  struct operation *op = tooperation(L);
+  (void)status;
+  if (!is_ready(op)) /* another task took the result first */
+    return await_ready(L, op, await_k);
+  check_cancelled(L, op, ctx);
+  return push_result(L, op);
+}
+
+/* op:await() -> result ≥ 0 …, or nil, message, errno.  Of a multishot
+** operation: the next result. */
+static int operation_await(lua_State *L)
+{
+  struct operation *op = tooperation(L);
+  core_enter(L, op->core);
+  lua_settop(L, 1);
+  return await_ready(L, op, await_k);
+}
+
+/*
+** Iterating a multishot operation
+*/
+
+static int next_k(lua_State *L, int status, lua_KContext ctx)
+{
+  struct operation *op = tooperation(L);
+  (void)status;
+  if (!is_ready(op))
+    return await_ready(L, op, next_k);
+  check_cancelled(L, op, ctx);
+  if (op->count == 0) {
+    bool fresh = op->outcome.state == OUTCOME_READY;
+    if (!fresh || op->outcome.res == -ECANCELED)
+      return 0;
+    if (op->outcome.res < 0)
+      return luaL_error(L, "%s: %s", op->outcome.row->name,
+                        strerror(-op->outcome.res));
+  }
+  return push_result(L, op);
+}
+
+static int results_next(lua_State *L)
+{
+  struct operation *op = tooperation(L);
+  core_enter(L, op->core);
+  lua_settop(L, 1);
+  return await_ready(L, op, next_k);
+}
+
+/* for … in op:results(): every result; ends when the operation has ended or
+** was cancelled, raises if it failed, and leaving the loop cancels it */
+static int operation_results(lua_State *L)
+{
+  tooperation(L);
+  lua_pushcfunction(L, results_next);
+  lua_pushvalue(L, 1);
+  lua_pushnil(L);
+  lua_pushvalue(L, 1);
+  return 4;
+}
+
+/*
+** Cancelling by hand
+*/
+
+/* op:cancel() -> Cancellation */
+static int operation_cancel_lua(lua_State *L)
+{
+  struct operation *op = tooperation(L);
+  core_enter(L, op->core);
+  lua_settop(L, 1);
+  lua_newuserdatauv(L, 0, 1);
+  luaL_setmetatable(L, CANCELLATION_TYPE);
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, -2, 1);
+  operation_cancel(op);
+  return 1;
+}
+
+/* Replaces the Cancellation at index 1 by its operation. */
+static struct operation *cancellation_operation(lua_State *L)
+{
+  luaL_checkudata(L, 1, CANCELLATION_TYPE);
+  lua_settop(L, 1);
+  lua_getiuservalue(L, 1, 1);
+  lua_replace(L, 1);
+  return tooperation(L);
+}
+
+static int cancellation_k(lua_State *L, int status, lua_KContext ctx)
+{
+  struct operation *op = tooperation(L);
+  (void)status;
+  (void)ctx;
+  if (op->event != NULL) /* one of many results: not the end yet */
+    return await_ready(L, op, cancellation_k);
+  if (has_failed(op) && op->outcome.res == -ECANCELED) {
+    op->outcome.state = OUTCOME_DELIVERED;
+    lua_pushliteral(L, "cancelled");
+    return 1;
+  }
+  lua_pushliteral(L, "completed");
+  return 1 + push_result(L, op);
+}
+
+/* c:await() -> "cancelled", or "completed" and the results */
+static int cancellation_await(lua_State *L)
+{
+  struct operation *op = cancellation_operation(L);
+  core_enter(L, op->core);
+  if (op->multishot && op->event != NULL)
+    return luaL_error(L, "await a multishot operation through its results");
+  return await_ready(L, op, cancellation_k);
+}
+
+static const char *status_name(const struct operation *op)
+{
+  if (op->event == NULL)
+    return "done";
+  if (op->cancelled)
+    return "cancelling";
+  return ring_published(op->ring, op->event) ? "submitted" : "prepared";
+}
+
+/* op:status() -> "prepared" | "submitted" | "cancelling" | "done" */
+static int operation_status(lua_State *L)
+{
+  lua_pushstring(L, status_name(tooperation(L)));
+  return 1;
+}
+
+static int cancellation_status(lua_State *L)
+{
+  lua_pushstring(L, status_name(cancellation_operation(L)));
+  return 1;
+}
+
+static int operation_tostring(lua_State *L)
+{
+  struct operation *op = tooperation(L);
+  const struct row *row = op->outcome.row;
+  lua_pushfstring(L, "operation (%s, %s, %p)", row ? row->name : "none",
+                  status_name(op), (void *)op);
+  return 1;
+}
+
+static int cancellation_tostring(lua_State *L)
+{
+  struct operation *op = cancellation_operation(L);
+  lua_pushfstring(L, "cancellation (%s, %s)", op->outcome.row->name,
+                  status_name(op));
+  return 1;
+}
+
+/*
+** The end of a handle
+*/
+
+/* Results that nobody took: descriptors among them are closed. */
+static void drop_results(struct operation *op)
+{
+  for (; op->count > 0; op->count--) {
+    outcome_close_fd(op->outcome.yields_fd, op->results[op->head].res);
+    op->head = (op->head + 1) % RESULTS_MAX;
+  }
+  mem_free(op->core, op->results, RESULTS_MAX * sizeof *op->results);
+  op->results = NULL;
+}
+
+static int close_k(lua_State *L, int status, lua_KContext ctx)
+{
+  struct operation *op = tooperation(L);
+  (void)status;
+  (void)ctx;
+  while (op->count > 0) { /* make room for the last ones to come */
+    outcome_close_fd(op->outcome.yields_fd, op->results[op->head].res);
+    op->head = (op->head + 1) % RESULTS_MAX;
+    op->count--;
+  }
+  if (op->event != NULL)
+    return await_ready(L, op, close_k);
+  outcome_drop(op->core, &op->outcome);
+  op->outcome.state = OUTCOME_DELIVERED;
+  return 0;
+}
+
+/* __close: cancels, and waits until the memory is back. */
+static int operation_close(lua_State *L)
+{
+  struct operation *op = tooperation(L);
+  core_enter(L, op->core);
+  lua_settop(L, 1);
+  operation_cancel(op);
+  return close_k(L, LUA_OK, 0);
+}
+
+static int operation_gc(lua_State *L)
+{
+  struct operation *op = tooperation(L);
+  struct event *e = op->event;
+  op->event = NULL;
+  if (e != NULL)
+    ring_orphan(op->ring, e);
+  outcome_drop(op->core, &op->outcome);
+  drop_results(op);
+  return 0;
+}
+
+/*
+** Preparing
+*/
+
+/* Pushes a handle that has no operation yet; the ring is at `ring_index`. */
+static struct operation *push_handle(lua_State *L, struct core *core,
+                                     int ring_index)
+{
+  struct operation *op;
+  ring_index = lua_absindex(L, ring_index);
+  op = lua_newuserdatauv(L, sizeof *op, 1);
+  memset(op, 0, sizeof *op);
+  op->core = core;
+  luaL_setmetatable(L, OPERATION_TYPE);
+  lua_pushvalue(L, ring_index);
+  lua_setiuservalue(L, -2, 1);
+  return op;
+}
+
+/* Fills the handle on the top of the stack. */
+static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
+                        const struct request *q)
+{
+  struct event *e;
+  if (q->multishot) {
+    op->results = mem_alloc(r->core, RESULTS_MAX * sizeof *op->results);
+    if (op->results == NULL)
+      luaL_error(L, "not enough memory");
+    op->multishot = true;
+  }
+  op->outcome.row = q->row;
+  op->outcome.yields_fd = (q->event_flags & EVENT_YIELDS_FD) != 0;
+  e = op_commit(L, r, q);
+  e->op = op;
+  op->ring = r;
+  op->event = e;
+  op->fd = e->fd;
+}
+
+/* The backlog is at its bound and this is no task of the ring's own: hands
+** over and reaps until there is room. */
+static void make_room(lua_State *L, struct ring *r)
+{
+  while (!ring_has_room(r)) {
+    int rc = ring_step(L, r, true, UINT64_MAX);
+    if (rc < 0)
+      luaL_error(L, "io_uring_enter: %s", strerror(-rc));
+    core_breathe(L, r->core);
+  }
+}
+
+static int prepare_k(lua_State *L, int status, lua_KContext ctx);
+
+/* Is this call in a task that can wait for room in the ring? */
+static bool can_wait_for_room(lua_State *L, const struct ring *r)
+{
+  const struct task *t = r->core->sched.current;
+  return r == r->core->home && t != NULL && t->co == L && !t->cancelled &&
+         lua_isyieldable(L);
+}
+
+/* ring:prepare(name, …) -> Operation */
+static int operation_prepare(lua_State *L)
+{
+  struct ring *r = ring_object_open(L, 1);
+  const char *name = luaL_checkstring(L, 2);
+  const struct row *row = op_find(name);
+  struct operation *op;
+  struct request q;
+  if (row == NULL)
+    return op_unknown(L, name);
+  if (!ring_has_room(r)) {
+    if (can_wait_for_room(L, r)) {
+      struct task *t = task_awaiting(L, r->core);
+      return task_park(L, t, &r->space, prepare_k, (lua_KContext)t);
+    }
+    make_room(L, r);
+  }
+  op_request(L, row, 3, &q);
+  op = push_handle(L, r->core, 1);
+  fill_handle(L, op, r, &q);
+  return 1;
+}
+
+static int prepare_k(lua_State *L, int status, lua_KContext ctx)
+{
+  (void)status;
+  task_check_interrupted(L, (struct task *)ctx);
+  return operation_prepare(L);
+}
+
+/*
+** Calls without a handle: uring.op.NAME(…)
+*/
+
+static int call_k(lua_State *L, int status, lua_KContext ctx)
+{
+  struct task *t = (struct task *)ctx;
+  struct outcome *o = &t->outcome;
+  int n;
+  (void)L;
+  (void)status;
+  if (o->res < 0 && t->cancelled)
+    return task_raise_cancelled(L);
+  n = outcome_push(L, o);
+  if (o->aux != NULL)
+    outcome_drop(t->core, o);
+  return n;
+}
+
+static int op_call(lua_State *L);
+
+static int call_again_k(lua_State *L, int status, lua_KContext ctx)
+{
+  (void)status;
+  task_check_interrupted(L, (struct task *)ctx);
+  return op_call(L);
+}
+
+/* Outside of a task there is no coroutine to suspend: a handle holds the
+** operation while the loop turns, and an error leaves it an orphan. */
+static int call_outside(lua_State *L, struct ring *r, const struct row *row)
+{
+  struct operation *op;
+  struct request q;
+  if (!ring_has_room(r))
+    make_room(L, r);
+  op_request(L, row, 1, &q);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, r->core->home_ref);
+  op = push_handle(L, r->core, -1);
+  fill_handle(L, op, r, &q);
+  lua_insert(L, 1);
+  lua_settop(L, 1);
+  return await_ready(L, op, await_k);
+}
+
+static int op_call(lua_State *L)
+{
+  struct core *core = core_upvalue(L);
+  const struct row *row = lua_touserdata(L, lua_upvalueindex(2));
+  struct ring *r = core_home(L, core);
+  struct task *t = task_awaiting(L, core);
+  struct request q;
+  struct event *e;
+  if (t == NULL)
+    return call_outside(L, r, row);
+  if (!ring_has_room(r))
+    return task_park(L, t, &r->space, call_again_k, (lua_KContext)t);
+  op_request(L, row, 1, &q);
+  e = op_commit(L, r, &q);
+  e->task = t;
+  t->event = e;
+  return task_park(L, t, NULL, call_k, (lua_KContext)t);
+}
+
+/* The table of calls: op.read, op.write … */
+static void push_calls(lua_State *L, struct core *core)
+{
+  const struct row *row = NULL;
+  lua_newtable(L);
+  while ((row = op_next(row)) != NULL) {
+    lua_pushlightuserdata(L, core);
+    lua_pushlightuserdata(L, (void *)(uintptr_t)row);
+    lua_pushcclosure(L, op_call, 2);
+    lua_setfield(L, -2, row->name);
+  }
+}
+
+/* unknown(table, name): __index of that table */
+static int unknown_call(lua_State *L)
+{
+  return op_unknown(L, luaL_checkstring(L, 2));
+}
+
+static const luaL_Reg operation_methods[] = {
+    {"await", operation_await},
+    {"cancel", operation_cancel_lua},
+    {"status", operation_status},
+    {"results", operation_results},
+    {NULL, NULL},
+};
+
+static const luaL_Reg operation_meta[] = {
+    {"__gc", operation_gc},
+    {"__close", operation_close},
+    {"__tostring", operation_tostring},
+    {NULL, NULL},
+};
+
+static const luaL_Reg cancellation_methods[] = {
+    {"await", cancellation_await},
+    {"status", cancellation_status},
+    {NULL, NULL},
+};
+
+void operation_register(lua_State *L, struct core *core)
+{
+  luaL_newmetatable(L, OPERATION_TYPE);
+  luaL_setfuncs(L, operation_meta, 0);
+  luaL_newlib(L, operation_methods);
+  lua_setfield(L, -2, "__index");
+  lua_pop(L, 1);
+  luaL_newmetatable(L, CANCELLATION_TYPE);
+  lua_pushcfunction(L, cancellation_tostring);
+  lua_setfield(L, -2, "__tostring");
+  luaL_newlib(L, cancellation_methods);
+  lua_setfield(L, -2, "__index");
+  lua_pop(L, 1);
+  lua_pushcfunction(L, operation_prepare);
+  lua_setfield(L, -2, "prepare");
+  push_calls(L, core);
+  lua_newtable(L);
+  lua_pushcfunction(L, unknown_call);
+  lua_setfield(L, -2, "__index");
+  lua_setmetatable(L, -2);
+  lua_setfield(L, -2, "op");
+}

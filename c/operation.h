@@ -1,0 +1,55 @@
+/* The handle of an operation: what `prepare` returns.  Dropping it makes the
+** operation an orphan; it never makes the memory free.
+*/
+#ifndef URING_OPERATION_H
+#define URING_OPERATION_H
+
+#include "event.h"
+
+struct result {
+  int32_t res;
+  uint32_t flags;
+};
+
+struct operation {
+  struct core *core;
+  struct ring *ring;      /* valid while `event` is */
+  struct event *event;    /* NULL once the operation is done */
+  struct outcome outcome; /* of the terminal CQE */
+  struct queue waiters;
+  int fd;
+  bool multishot;
+  bool cancelled; /* cancel was asked for */
+  /* results of a multishot operation that nobody has taken yet: a circle */
+  struct result *results;
+  unsigned head, count;
+};
+
+#define OPERATION_TYPE    "uring.operation"
+#define CANCELLATION_TYPE "uring.cancellation"
+
+/* Results that a multishot operation may be ahead of its reader.  Past it
+** the operation is stopped: nothing here is unbounded. */
+#define RESULTS_MAX 256u
+
+struct operation *operation_test(lua_State *L, int index);
+
+/* What a cancel request names: the event, or nothing that exists. */
+uint64_t operation_user_data(const struct operation *op);
+
+static inline bool operation_is_multishot(const struct operation *op)
+{
+  return op->multishot;
+}
+
+/* A CQE that is not the last.  False: there is no room for one more. */
+bool operation_deliver(struct operation *op, int32_t res, uint32_t flags);
+
+/* The last CQE.  The event is about to be free. */
+void operation_complete(struct operation *op, const struct outcome *o);
+
+void operation_cancel(struct operation *op);
+
+void operation_register(lua_State *L, struct core *core);
+
+#endif

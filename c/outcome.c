@@ -1,0 +1,141 @@
+/* What results mean. */
+#include "outcome.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "errors.h"
+#include "event.h"
+#include "op.h"
+#include "sockaddr.h"
+
+static void set_integer(lua_State *L, const char *name, uint64_t n)
+{
+  lua_pushinteger(L, (lua_Integer)n);
+  lua_setfield(L, -2, name);
+}
+
+static void set_time(lua_State *L, const char *name,
+                     const struct statx_timestamp *t)
+{
+  lua_pushnumber(L, (lua_Number)t->tv_sec + t->tv_nsec / 1e9);
+  lua_setfield(L, -2, name);
+}
+
+static const char *file_type(unsigned mode)
+{
+  switch (mode & S_IFMT) {
+  case S_IFREG:
+    return "file";
+  case S_IFDIR:
+    return "directory";
+  case S_IFLNK:
+    return "link";
+  case S_IFSOCK:
+    return "socket";
+  case S_IFIFO:
+    return "fifo";
+  case S_IFCHR:
+    return "char";
+  case S_IFBLK:
+    return "block";
+  default:
+    return "unknown";
+  }
+}
+
+/* A table with statx(2)'s fields without their prefix; times in seconds. */
+static void push_statx(lua_State *L, const struct statx *s)
+{
+  lua_createtable(L, 0, 18);
+  set_integer(L, "mask", s->stx_mask);
+  set_integer(L, "blksize", s->stx_blksize);
+  set_integer(L, "attributes", s->stx_attributes);
+  set_integer(L, "nlink", s->stx_nlink);
+  set_integer(L, "uid", s->stx_uid);
+  set_integer(L, "gid", s->stx_gid);
+  set_integer(L, "mode", s->stx_mode);
+  set_integer(L, "ino", s->stx_ino);
+  set_integer(L, "size", s->stx_size);
+  set_integer(L, "blocks", s->stx_blocks);
+  set_time(L, "atime", &s->stx_atime);
+  set_time(L, "btime", &s->stx_btime);
+  set_time(L, "ctime", &s->stx_ctime);
+  set_time(L, "mtime", &s->stx_mtime);
+  set_integer(L, "rdev_major", s->stx_rdev_major);
+  set_integer(L, "rdev_minor", s->stx_rdev_minor);
+  set_integer(L, "dev_major", s->stx_dev_major);
+  set_integer(L, "dev_minor", s->stx_dev_minor);
+  lua_pushstring(L, file_type(s->stx_mode));
+  lua_setfield(L, -2, "type");
+}
+
+static void push_message(lua_State *L, const struct aux *aux)
+{
+  lua_createtable(L, 0, 3);
+  if (aux->msg.msg_namelen > 0) {
+    sockaddr_push(L, &aux->addr, aux->msg.msg_namelen);
+    lua_setfield(L, -2, "from");
+  }
+  set_integer(L, "flags", (unsigned)aux->msg.msg_flags);
+  set_integer(L, "control_length", aux->msg.msg_controllen);
+}
+
+static int push_success(lua_State *L, const struct outcome *o)
+{
+  lua_pushinteger(L, o->res);
+  switch ((enum result_kind)o->row->result) {
+  case RESULT_STATX:
+    push_statx(L, &o->aux->statx);
+    return 2;
+  case RESULT_PEER:
+    if (!o->wants_peer)
+      return 1;
+    sockaddr_push(L, &o->aux->addr, o->aux->addr_len);
+    return 2;
+  case RESULT_MESSAGE:
+    push_message(L, o->aux);
+    return 2;
+  case RESULT_INTEGER:
+  case RESULT_TIMEOUT:
+    break;
+  }
+  return 1;
+}
+
+static int push_failed(lua_State *L, const struct outcome *o)
+{
+  const struct row *row = o->row;
+  if (row->result == RESULT_TIMEOUT && o->res == -ETIME) {
+    lua_pushinteger(L, 0); /* time is up: what was asked for */
+    return 1;
+  }
+  if (o->res == -ENOSYS && row->since != NULL) {
+    lua_pushfstring(L, "not supported by this kernel (needs %s)", row->since);
+    return push_failure_text(L, row->name, lua_tostring(L, -1), ENOSYS);
+  }
+  return push_failure(L, row->name, -o->res);
+}
+
+int outcome_push(lua_State *L, struct outcome *o)
+{
+  int n = o->res >= 0 ? push_success(L, o) : push_failed(L, o);
+  o->state = OUTCOME_DELIVERED;
+  return n;
+}
+
+void outcome_close_fd(bool yields_fd, int32_t res)
+{
+  if (yields_fd && res >= 0)
+    close(res);
+}
+
+void outcome_drop(struct core *core, struct outcome *o)
+{
+  if (o->state == OUTCOME_READY)
+    outcome_close_fd(o->yields_fd, o->res);
+  aux_free(core, o->aux);
+  o->aux = NULL;
+  o->state = OUTCOME_NONE;
+}

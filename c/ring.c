@@ -1,0 +1,580 @@
+/* The ring.  See ring.h for what it promises.
+**
+** What keeps it sound, in the order in which an operation meets it:
+**  - an SQE is written and the tail kept back; until `publish` the event can
+**    still be withdrawn, and a withdrawn SQE becomes a NOP in its place;
+**  - once published it is in flight, whatever enter says afterwards
+**    (DESIGN 4.7);
+**  - only its own CQE without F_MORE ends it (4.5), never a cancel's;
+**  - reaping moves outcomes and marks who is ready; it runs nobody (4.11).
+*/
+#include "ring.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "op.h"
+#include "operation.h"
+#include "task.h"
+#include "timer.h"
+
+/*
+** The submission queue
+*/
+
+/* The next free SQE, NULL when the SQ is full. */
+static struct io_uring_sqe *next_sqe(struct ring *r)
+{
+  struct io_uring_sq *sq = &r->io.sq;
+  unsigned head = io_uring_smp_load_acquire(sq->khead);
+  if (sq->sqe_tail - head >= sq->ring_entries)
+    return NULL;
+  r->queued++;
+  return &sq->sqes[sq->sqe_tail++ & sq->ring_mask];
+}
+
+/* The SQE of an event that is in the SQ and not published. */
+static struct io_uring_sqe *unpublished_sqe(struct ring *r,
+                                            const struct event *e)
+{
+  struct io_uring_sq *sq = &r->io.sq;
+  unsigned back = (unsigned)(r->queued - e->order);
+  return &sq->sqes[(sq->sqe_tail - back) & sq->ring_mask];
+}
+
+/* Shows the kernel what is queued.  Returns how many SQEs it has not taken;
+** those of an earlier enter that failed are among them. */
+static unsigned publish(struct ring *r)
+{
+  struct io_uring_sq *sq = &r->io.sq;
+  if (sq->sqe_head != sq->sqe_tail) {
+    sq->sqe_head = sq->sqe_tail;
+    io_uring_smp_store_release(sq->ktail, sq->sqe_tail);
+    r->published = r->queued;
+    r->in_flight += r->unpublished;
+    r->unpublished = 0;
+  }
+  return sq->sqe_tail - io_uring_smp_load_acquire(sq->khead);
+}
+
+static void put_into_sq(struct ring *r, struct event *e,
+                        struct io_uring_sqe *slot,
+                        const struct io_uring_sqe *sqe)
+{
+  *slot = *sqe; /* whole: no field of an older SQE survives */
+  e->order = r->queued - 1;
+  r->unpublished++;
+}
+
+/*
+** The backlog
+*/
+
+static void put_into_backlog(struct ring *r, struct event *e,
+                             const struct io_uring_sqe *sqe)
+{
+  struct backlog *b = &r->backlog;
+  b->sqes[(b->head + b->count++) & (b->size - 1)] = *sqe;
+  e->flags |= EVENT_BACKLOG;
+}
+
+static bool grow_backlog(struct ring *r)
+{
+  struct backlog *b = &r->backlog;
+  unsigned size = b->size ? b->size * 2 : 64;
+  struct io_uring_sqe *sqes = mem_alloc(r->core, size * sizeof *sqes);
+  if (sqes == NULL)
+    return false;
+  for (unsigned i = 0; i < b->count; i++)
+    sqes[i] = b->sqes[(b->head + i) & (b->size - 1)];
+  mem_free(r->core, b->sqes, b->size * sizeof *b->sqes);
+  b->sqes = sqes;
+  b->size = size;
+  b->head = 0;
+  return true;
+}
+
+bool ring_reserve(struct ring *r)
+{
+  return r->backlog.count < r->backlog.size || grow_backlog(r);
+}
+
+void ring_queue(struct ring *r, struct event *e,
+                const struct io_uring_sqe *sqe)
+{
+  struct io_uring_sqe *slot = r->backlog.count ? NULL : next_sqe(r);
+  if (slot != NULL)
+    put_into_sq(r, e, slot, sqe);
+  else
+    put_into_backlog(r, e, sqe);
+  r->stats.prepared++;
+}
+
+/*
+** Cancelling
+**
+** 1. A cancel request is an SQE of its own.  It names slot and generation,
+**    so it finds this operation or none.
+** 2. It changes nothing here: the operation ends with its own CQE, as
+**    cancelled, or with its result if that was faster (success wins).
+** 3. Its own completion (0, -ENOENT: it was too late, -EALREADY: it is being
+**    executed) tells nothing that 2 does not, and is ignored.
+** 4. An event that the kernel has not seen needs none: it is withdrawn.
+*/
+
+static void link_cancel(struct ring *r, struct event *e)
+{
+  e->flags |= EVENT_CANCEL_DUE;
+  e->next = NULL;
+  e->prev = r->cancels_end;
+  if (r->cancels_end != NULL)
+    r->cancels_end->next = e;
+  else
+    r->cancels = e;
+  r->cancels_end = e;
+}
+
+static void unlink_cancel(struct ring *r, struct event *e)
+{
+  if (!(e->flags & EVENT_CANCEL_DUE))
+    return;
+  e->flags &= (uint16_t)~EVENT_CANCEL_DUE;
+  if (e->prev != NULL)
+    e->prev->next = e->next;
+  else
+    r->cancels = e->next;
+  if (e->next != NULL)
+    e->next->prev = e->prev;
+  else
+    r->cancels_end = e->prev;
+}
+
+static void withdraw(struct ring *r, struct event *e)
+{
+  e->flags |= EVENT_WITHDRAWN;
+  if (!(e->flags & EVENT_BACKLOG)) {
+    struct io_uring_sqe *sqe = unpublished_sqe(r, e);
+    uint8_t order =
+        sqe->flags & (IOSQE_IO_LINK | IOSQE_IO_HARDLINK | IOSQE_IO_DRAIN);
+    memset(sqe, 0, sizeof *sqe);
+    sqe->opcode = IORING_OP_NOP;
+    sqe->flags = order;
+    sqe->user_data = event_user_data(e);
+  }
+}
+
+void ring_cancel(struct ring *r, struct event *e)
+{
+  if (e->flags & EVENT_CANCELLING)
+    return;
+  e->flags |= EVENT_CANCELLING;
+  r->stats.cancelled++;
+  if (ring_published(r, e))
+    link_cancel(r, e);
+  else
+    withdraw(r, e);
+}
+
+void ring_orphan(struct ring *r, struct event *e)
+{
+  e->task = NULL;
+  e->op = NULL;
+  r->stats.orphaned++;
+  ring_cancel(r, e);
+}
+
+static void cancel_sqe(struct io_uring_sqe *sqe, const struct event *e)
+{
+  memset(sqe, 0, sizeof *sqe);
+  sqe->opcode = IORING_OP_ASYNC_CANCEL;
+  sqe->fd = -1;
+  sqe->addr = event_user_data(e);
+  sqe->user_data = USER_DATA_NONE;
+}
+
+/*
+** Completing
+*/
+
+/* The event is terminal: gives back what it lent, moves its outcome to
+** whoever waits, frees the slot. */
+static void finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
+                   uint32_t flags)
+{
+  struct outcome o = {e->row,
+                      NULL,
+                      res,
+                      flags,
+                      OUTCOME_READY,
+                      (e->flags & EVENT_PEER) != 0,
+                      event_yields_fd(e)};
+  unlink_cancel(r, e);
+  if (e->flags & EVENT_RESULT)
+    o.res = e->res;
+  else if (e->flags & EVENT_WITHDRAWN)
+    o.res = -ECANCELED;
+  event_give_back(L, r, e);
+  o.aux = e->aux;
+  e->aux = NULL;
+  r->stats.completed++;
+  if (e->task != NULL)
+    task_complete(e->task, &o);
+  else if (e->op != NULL)
+    operation_complete(e->op, &o);
+  else
+    outcome_drop(r->core, &o);
+  event_free(r, e);
+}
+
+/* A CQE that is not the last.  A multishot handle takes it as one result of
+** many; otherwise it is the result, and the last CQE only gives back. */
+static void progress(struct ring *r, struct event *e, int32_t res,
+                     uint32_t flags)
+{
+  if (e->op != NULL && operation_is_multishot(e->op)) {
+    if (!operation_deliver(e->op, res, flags)) {
+      outcome_close_fd(event_yields_fd(e), res); /* no room to keep it */
+      ring_cancel(r, e);
+    }
+  } else if (e->flags & EVENT_RESULT || (!e->task && !e->op)) {
+    outcome_close_fd(event_yields_fd(e), res);
+  } else {
+    e->res = res;
+    e->flags |= EVENT_RESULT;
+  }
+}
+
+static void complete(lua_State *L, struct ring *r,
+                     const struct io_uring_cqe *cqe)
+{
+  struct event *e;
+  if (cqe->user_data == USER_DATA_NONE)
+    return;
+  e = event_find(&r->events, cqe->user_data);
+  if (e == NULL) {
+    r->stats.unknown++;
+  } else if (cqe->flags & IORING_CQE_F_MORE) {
+    progress(r, e, cqe->res, cqe->flags);
+  } else {
+    r->in_flight--;
+    finish(L, r, e, cqe->res, cqe->flags);
+  }
+}
+
+static void reap(lua_State *L, struct ring *r)
+{
+  struct io_uring_cq *cq = &r->io.cq;
+  unsigned head = *cq->khead;
+  unsigned tail = io_uring_smp_load_acquire(cq->ktail);
+  for (; head != tail; head++)
+    complete(L, r, &cq->cqes[head & cq->ring_mask]);
+  io_uring_smp_store_release(cq->khead, head);
+}
+
+/*
+** Steps
+*/
+
+/* Cancel requests first, since what they aim at is older than anything in
+** the backlog. */
+static void refill_cancels(struct ring *r)
+{
+  while (r->cancels != NULL) {
+    struct io_uring_sqe *sqe = next_sqe(r);
+    if (sqe == NULL)
+      return;
+    cancel_sqe(sqe, r->cancels);
+    unlink_cancel(r, r->cancels);
+  }
+}
+
+static void refill_backlog(lua_State *L, struct ring *r)
+{
+  struct backlog *b = &r->backlog;
+  while (b->count > 0) {
+    const struct io_uring_sqe *sqe = &b->sqes[b->head];
+    struct event *e = event_find(&r->events, sqe->user_data);
+    struct io_uring_sqe *slot = NULL;
+    if (!(e->flags & EVENT_WITHDRAWN) && (slot = next_sqe(r)) == NULL)
+      return;
+    b->head = (b->head + 1) & (b->size - 1);
+    b->count--;
+    e->flags &= (uint16_t)~EVENT_BACKLOG;
+    if (slot != NULL)
+      put_into_sq(r, e, slot, sqe);
+    else
+      finish(L, r, e, -ECANCELED, 0);
+  }
+}
+
+static void refill(lua_State *L, struct ring *r)
+{
+  refill_cancels(r);
+  refill_backlog(L, r);
+  if (!queue_empty(&r->space) && ring_has_room(r))
+    tasks_wake(r->core, &r->space);
+}
+
+int ring_submit(lua_State *L, struct ring *r)
+{
+  unsigned to_submit;
+  refill(L, r);
+  to_submit = publish(r);
+  return to_submit ? r->driver->enter(r, to_submit, 0, 0) : 0;
+}
+
+static bool cq_empty(const struct ring *r)
+{
+  return *r->io.cq.khead == io_uring_smp_load_acquire(r->io.cq.ktail);
+}
+
+/* Is this what enter says when nothing is wrong with the ring? */
+static bool passing(int rc)
+{
+  return rc >= 0 || rc == -EINTR || rc == -ETIME || rc == -EAGAIN ||
+         rc == -EBUSY || rc == -EBADR;
+}
+
+/* The kernel has no memory for more requests, or a CQ overflow to be rid of:
+** it wants completions to be reaped first.  Where there are none yet, waiting
+** a moment for one keeps the retry from spinning. */
+static int wait_out_pressure(struct ring *r, uint64_t deadline_ns)
+{
+  uint64_t soon = now_ns() + 1000000u;
+  if (!cq_empty(r))
+    return 0;
+  return r->driver->enter(r, 0, 1, soon < deadline_ns ? soon : deadline_ns);
+}
+
+int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
+{
+  uint64_t completed = r->stats.completed;
+  unsigned to_submit;
+  int rc;
+  refill(L, r);
+  wait = wait && completed == r->stats.completed && cq_empty(r);
+  to_submit = publish(r);
+  rc = r->driver->enter(r, to_submit, wait, deadline_ns);
+  if (rc == -EAGAIN || rc == -EBUSY)
+    rc = wait_out_pressure(r, deadline_ns);
+  if (rc == -EBADR) /* the kernel had no memory to keep a CQE */
+    r->stats.overflowed++;
+  reap(L, r);
+  refill(L, r);
+  return passing(rc) ? 0 : rc;
+}
+
+bool ring_idle(const struct ring *r)
+{
+  return r->in_flight == 0 && r->unpublished == 0 && r->backlog.count == 0;
+}
+
+/*
+** Opening
+*/
+
+void ring_default_options(struct ring_options *o)
+{
+  memset(o, 0, sizeof *o);
+  o->entries = 256;
+  o->backlog = 4096;
+  o->sq_thread_idle_ms = 2000;
+  o->sq_thread_cpu = -1;
+  o->drain_timeout = 10;
+  o->driver = &driver_kernel;
+}
+
+struct ring *ring_open(lua_State *L, struct core *core,
+                       const struct ring_options *options, int *err)
+{
+  struct ring *r = mem_alloc(core, sizeof *r);
+  *err = -ENOMEM;
+  if (r == NULL)
+    return NULL;
+  memset(r, 0, sizeof *r);
+  r->core = core;
+  r->driver = options->driver;
+  r->backlog.limit = options->backlog;
+  r->drain_timeout = options->drain_timeout;
+  r->epoch = *core->epoch;
+  r->pid = core->pid;
+  r->events.anchors = LUA_NOREF;
+  r->state = RING_CLOSED;
+  r->next = core->rings; /* linked first: an error below loses nothing */
+  core->rings = r;
+  event_table_open(L, &r->events);
+  *err = r->driver->open(r, options);
+  if (*err < 0) {
+    ring_free(L, r);
+    return NULL;
+  }
+  r->state = RING_OPEN;
+  return r;
+}
+
+/*
+** Closing
+**
+** The kernel stops writing into our memory when it says so and not before:
+** closing the ring's descriptor leaves io-wq workers running, and a
+** synchronous cancel returns while they are.  So every event is cancelled
+** and every terminal CQE is counted in.
+*/
+
+static void cancel_again(struct event *e, void *arg)
+{
+  struct ring *r = arg;
+  if (e->flags & EVENT_WITHDRAWN || e->flags & EVENT_CANCEL_DUE)
+    return;
+  e->flags &= (uint16_t)~EVENT_CANCELLING;
+  ring_cancel(r, e);
+}
+
+static void note_string(struct event *e, void *arg)
+{
+  if (e->flags & EVENT_ANCHORED)
+    *(bool *)arg = true;
+}
+
+/* Lua's memory cannot be leaked to the kernel: its owner frees it. */
+static bool strings_lent(struct ring *r)
+{
+  bool lent = false;
+  event_each(&r->events, note_string, &lent);
+  return lent;
+}
+
+/* Cancels and reaps until nothing is left or the deadline is past.  True if
+** the kernel has nothing of ours any more. */
+static bool drain(lua_State *L, struct ring *r, uint64_t deadline_ns)
+{
+  const uint64_t again_ns = 20000000u; /* a cancel can come too early */
+  uint64_t repeat = 0;
+  while (!ring_idle(r)) {
+    uint64_t now = now_ns();
+    if (now >= repeat) {
+      uint64_t cancelled = r->stats.cancelled;
+      event_each(&r->events, cancel_again, r);
+      if (repeat) /* a repetition is not one more cancelled operation */
+        r->stats.cancelled = cancelled;
+      repeat = now + again_ns;
+    }
+    if (ring_step(L, r, deadline_ns != 0, repeat) < 0)
+      return ring_idle(r);
+    if (now >= deadline_ns && (deadline_ns == 0 || !strings_lent(r)))
+      return ring_idle(r);
+  }
+  return true;
+}
+
+/* What is still lent is the kernel's for good: counted, and never freed. */
+static void leak(struct event *e, void *arg)
+{
+  struct ring *r = arg;
+  struct outcome o = {e->row,        NULL,  -ECANCELED, 0,
+                      OUTCOME_READY, false, false};
+  if (e->loan.block != NULL)
+    r->stats.leaked += e->loan.size;
+  for (unsigned i = 0; e->aux != NULL && i < e->aux->nvec; i++)
+    if (e->aux->loans[i].block != NULL)
+      r->stats.leaked += e->aux->loans[i].size;
+  if (e->task != NULL)
+    task_complete(e->task, &o);
+  else if (e->op != NULL)
+    operation_complete(e->op, &o);
+  e->task = NULL;
+  e->op = NULL;
+}
+
+static void release_queues(lua_State *L, struct ring *r, bool quiet)
+{
+  r->driver->close(r);
+  r->state = RING_CLOSED;
+  mem_free(r->core, r->backlog.sqes,
+           r->backlog.size * sizeof *r->backlog.sqes);
+  memset(&r->backlog, 0, sizeof r->backlog);
+  tasks_wake(r->core, &r->space);
+  if (quiet)
+    event_table_close(L, r->core, &r->events);
+  else { /* the table stays where it is, with the loans inside it */
+    event_each(&r->events, leak, r);
+    r->events.anchors = LUA_NOREF;
+  }
+}
+
+struct forgetting {
+  lua_State *L;
+  struct ring *ring;
+};
+
+static void forget(struct event *e, void *arg)
+{
+  struct forgetting *f = arg;
+  e->flags &= (uint16_t)~EVENT_CANCEL_DUE;
+  finish(f->L, f->ring, e, -ECANCELED, 0);
+}
+
+/* In a child of fork the queues are not even mapped, and the kernel works on
+** the parent's memory: what is lent comes back at once, and this copy of the
+** descriptor is let go, which takes nothing from the parent. */
+static void abandon(lua_State *L, struct ring *r)
+{
+  struct forgetting f = {L, r};
+  close(r->io.ring_fd);
+  r->state = RING_CLOSED;
+  event_each(&r->events, forget, &f);
+  event_table_close(L, r->core, &r->events);
+}
+
+static bool foreign(const struct ring *r)
+{
+  return r->epoch != *r->core->epoch;
+}
+
+void ring_close(lua_State *L, struct ring *r)
+{
+  uint64_t now = now_ns();
+  if (r->state == RING_CLOSED)
+    return;
+  if (foreign(r)) {
+    abandon(L, r);
+    return;
+  }
+  /* at least one moment: a deadline of 0 would mean "do not wait" */
+  release_queues(L, r, drain(L, r, now + 1 + seconds_to_ns(r->drain_timeout)));
+}
+
+void ring_drop(lua_State *L, struct ring *r)
+{
+  r->dropped = true;
+  if (r->state != RING_CLOSED && foreign(r)) {
+    abandon(L, r);
+  } else if (r->state != RING_CLOSED) {
+    r->state = RING_LINGERING;
+    if (drain(L, r, 0))
+      release_queues(L, r, true);
+  }
+  if (r->state == RING_CLOSED)
+    ring_free(L, r);
+}
+
+void ring_reap_lingering(lua_State *L, struct core *core)
+{
+  struct ring *next;
+  for (struct ring *r = core->rings; r != NULL; r = next) {
+    next = r->next;
+    if (r->state == RING_LINGERING)
+      ring_drop(L, r);
+  }
+}
+
+void ring_free(lua_State *L, struct ring *r)
+{
+  struct ring **p = &r->core->rings;
+  while (*p != r)
+    p = &(*p)->next;
+  *p = r->next;
+  luaL_unref(L, LUA_REGISTRYINDEX, r->events.anchors);
+  mem_free(r->core, r, sizeof *r);
+}

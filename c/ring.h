@@ -1,0 +1,137 @@
+/* The ring: the queues, the order in which SQEs reach them, the reaping of
+** CQEs, and the end of it all.
+**
+** SQEs go, in order, into the SQ and past its end into a bounded backlog
+** (DESIGN 4.12).  Cancel requests need no room of their own to wait in: the
+** events they aim at are linked, and get their SQEs before the backlog does.
+*/
+#ifndef URING_RING_H
+#define URING_RING_H
+
+#include "driver.h"
+#include "event.h"
+
+struct ring_options {
+  unsigned entries, cq_entries; /* cq_entries 0: four times the SQ */
+  unsigned backlog;             /* SQEs that may wait outside the SQ */
+  bool sqpoll;
+  unsigned sq_thread_idle_ms;
+  int sq_thread_cpu;        /* -1: not pinned */
+  lua_Number drain_timeout; /* seconds that close waits for loans */
+  const struct driver *driver;
+  /* for the fault driver */
+  lua_Integer fault_seed;
+  lua_Number fault_rate;
+  int fault_errno;
+};
+
+/* Everything counted (DESIGN 4.15).  Totals, but for bytes_lent. */
+struct ring_stats {
+  uint64_t prepared, completed, cancelled, orphaned, overflowed, unknown;
+  uint64_t enters;
+  uint64_t bytes_lent; /* now */
+  uint64_t leaked;     /* bytes left to the kernel when the ring closed */
+};
+
+enum ring_state {
+  RING_OPEN,
+  RING_LINGERING, /* dropped; its last operations are still in the kernel */
+  RING_CLOSED     /* the queues are gone; the counters remain */
+};
+
+struct backlog {
+  struct io_uring_sqe *sqes; /* a circle of `size`, a power of two */
+  unsigned size, head, count, limit;
+};
+
+struct ring {
+  struct io_uring io;
+  const struct driver *driver;
+  void *driver_state;
+  struct core *core;
+  struct ring *next; /* in core->rings */
+  unsigned epoch;    /* of the process that may use it */
+  pid_t pid;
+  uint8_t state; /* enum ring_state */
+  bool dropped;  /* its userdata is gone */
+  struct event_table events;
+  struct backlog backlog;
+  uint64_t queued;           /* SQEs put into the SQ so far */
+  uint64_t published;        /* of those, visible to the kernel */
+  unsigned unpublished;      /* events among those not yet published */
+  unsigned in_flight;        /* events published and not terminal */
+  struct event *cancels;     /* events whose cancel request is due */
+  struct event *cancels_end; /* the last of them */
+  struct queue space;        /* tasks that wait for room in the backlog */
+  lua_Number drain_timeout;
+  uint8_t supported[32]; /* a bit for each opcode of the kernel */
+  struct ring_stats stats;
+};
+
+#define RING_TYPE "uring.ring"
+
+/* Opens a ring and links it into the core.  NULL with *err = -errno. */
+struct ring *ring_open(lua_State *L, struct core *core,
+                       const struct ring_options *options, int *err);
+
+void ring_default_options(struct ring_options *options);
+
+/* Is the event's SQE in the kernel's hands? */
+static inline bool ring_published(const struct ring *r, const struct event *e)
+{
+  return !(e->flags & EVENT_BACKLOG) && e->order < r->published;
+}
+
+static inline bool ring_supports(const struct ring *r, uint8_t opcode)
+{
+  return r->supported[opcode / 8] >> (opcode % 8) & 1;
+}
+
+/* May one more operation be prepared, or is the backlog at its bound? */
+static inline bool ring_has_room(const struct ring *r)
+{
+  return r->backlog.count < r->backlog.limit;
+}
+
+/* Queues an SQE for an event whose loans are made.  The caller has asked
+** ring_reserve, so this cannot fail. */
+void ring_queue(struct ring *r, struct event *e,
+                const struct io_uring_sqe *sqe);
+
+/* Makes sure that the next ring_queue has a place; false: out of memory. */
+bool ring_reserve(struct ring *r);
+
+/* Asks the kernel to cancel the event.  An event that it has not seen is
+** withdrawn and never will be seen.  The outcome comes as any other. */
+void ring_cancel(struct ring *r, struct event *e);
+
+/* Nobody will ask for this event's outcome: an orphan, cancelled. */
+void ring_orphan(struct ring *r, struct event *e);
+
+/* Publishes what is queued and hands it over; reaps nothing.  Returns how
+** many SQEs the kernel took or -errno. */
+int ring_submit(lua_State *L, struct ring *r);
+
+/* One step: one enter that submits and, if `wait`, waits for a completion or
+** the deadline; then the batch is reaped and the SQ refilled.  Nothing of the
+** user's runs.  Returns 0 or -errno where the ring is broken; EINTR, EAGAIN,
+** EBUSY and ETIME are no errors of the ring. */
+int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns);
+
+/* Is there nothing in this ring that could ever complete? */
+bool ring_idle(const struct ring *r);
+
+/* Cancels everything and reaps until the kernel has nothing of ours or
+** drain_timeout seconds have gone by; then frees the queues.  Blocks lent
+** past that are leaked and counted; a lent string is waited for. */
+void ring_close(lua_State *L, struct ring *r);
+
+/* The userdata was dropped: as ring_close, but without waiting.  What is
+** still in flight lingers until ring_reap_lingering finds it quiet. */
+void ring_drop(lua_State *L, struct ring *r);
+void ring_reap_lingering(lua_State *L, struct core *core);
+
+/* Frees a closed ring. */
+void ring_free(lua_State *L, struct ring *r);
+
+#endif

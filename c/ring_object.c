@@ -1,0 +1,473 @@
+/* The ring as Lua sees it: options, counters, features, the end. */
+#include "ring_object.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#include "errors.h"
+#include "near.h"
+#include "op.h"
+#include "operation.h"
+
+/*
+** Options
+*/
+
+enum option_type {
+  OPTION_UNSIGNED,
+  OPTION_BOOLEAN,
+  OPTION_SECONDS,
+  OPTION_MILLISECONDS,
+  OPTION_CPU,
+  OPTION_DRIVER,
+  OPTION_TABLE
+};
+
+static const struct option {
+  const char *name;
+  uint8_t type;
+  size_t where;
+} options[] = {
+    {"entries", OPTION_UNSIGNED, offsetof(struct ring_options, entries)},
+    {"cq_entries", OPTION_UNSIGNED, offsetof(struct ring_options, cq_entries)},
+    {"backlog", OPTION_UNSIGNED, offsetof(struct ring_options, backlog)},
+    {"sqpoll", OPTION_BOOLEAN, offsetof(struct ring_options, sqpoll)},
+    {"sq_thread_idle", OPTION_MILLISECONDS,
+     offsetof(struct ring_options, sq_thread_idle_ms)},
+    {"sq_thread_cpu", OPTION_CPU,
+     offsetof(struct ring_options, sq_thread_cpu)},
+    {"drain_timeout", OPTION_SECONDS,
+     offsetof(struct ring_options, drain_timeout)},
+    {"driver", OPTION_DRIVER, offsetof(struct ring_options, driver)},
+    {"fault", OPTION_TABLE, 0},
+    {"without", OPTION_TABLE, 0},
+};
+
+#define NOPTIONS (sizeof options / sizeof *options)
+
+static const struct option *find_option(lua_State *L, const char *name)
+{
+  struct near near;
+  near_start(&near, name);
+  for (size_t i = 0; i < NOPTIONS; i++) {
+    if (strcmp(options[i].name, name) == 0)
+      return &options[i];
+    near_offer(&near, options[i].name);
+  }
+  near_push(L, &near);
+  lua_pushfstring(L, "unknown option '%s' of ring%s; it takes", name,
+                  lua_tostring(L, -1));
+  for (size_t i = 0; i < NOPTIONS; i++)
+    lua_pushfstring(L, "%s %s", lua_tostring(L, -1), options[i].name);
+  luaL_error(L, "%s", lua_tostring(L, -1));
+  return NULL;
+}
+
+static int bad_option(lua_State *L, const char *name, const char *expected)
+{
+  return luaL_error(L, "option '%s' of ring: %s expected, got %s", name,
+                    expected, luaL_tolstring(L, -1, NULL));
+}
+
+static lua_Integer integer_option(lua_State *L, const char *name,
+                                  lua_Integer min, lua_Integer max)
+{
+  int exact = lua_type(L, -1) == LUA_TNUMBER;
+  lua_Integer n = exact ? lua_tointegerx(L, -1, &exact) : 0;
+  if (!exact || n < min || n > max)
+    bad_option(L, name,
+               lua_pushfstring(L, "integer from %I to %I", (LUAI_UACINT)min,
+                               (LUAI_UACINT)max));
+  return n;
+}
+
+static lua_Number seconds_option(lua_State *L, const char *name)
+{
+  if (lua_type(L, -1) != LUA_TNUMBER || !(lua_tonumber(L, -1) >= 0))
+    bad_option(L, name, "seconds ≥ 0");
+  return lua_tonumber(L, -1);
+}
+
+/* The value is on the top of the stack. */
+static void read_option(lua_State *L, const struct option *option,
+                        struct ring_options *o)
+{
+  char *at = (char *)o + option->where;
+  const char *name = option->name;
+  lua_Number seconds;
+  switch ((enum option_type)option->type) {
+  case OPTION_UNSIGNED:
+    *(unsigned *)at = (unsigned)integer_option(L, name, 1, 1 << 20);
+    break;
+  case OPTION_BOOLEAN:
+    if (!lua_isboolean(L, -1))
+      bad_option(L, name, "true or false");
+    *(bool *)at = lua_toboolean(L, -1);
+    break;
+  case OPTION_SECONDS:
+    *(lua_Number *)at = seconds_option(L, name);
+    break;
+  case OPTION_MILLISECONDS:
+    seconds = seconds_option(L, name) * 1000;
+    *(unsigned *)at = seconds < UINT_MAX ? (unsigned)seconds : UINT_MAX;
+    break;
+  case OPTION_CPU:
+    *(int *)at = (int)integer_option(L, name, 0, 1 << 16);
+    break;
+  case OPTION_DRIVER:
+    if (lua_type(L, -1) == LUA_TSTRING)
+      o->driver = driver_find(lua_tostring(L, -1));
+    if (lua_type(L, -1) != LUA_TSTRING || o->driver == NULL)
+      bad_option(L, name, "'kernel' or 'fault'");
+    break;
+  case OPTION_TABLE:
+    if (!lua_istable(L, -1))
+      bad_option(L, name, "table");
+    break;
+  }
+}
+
+/* fault = { seed = integer, rate = 0..1, errno = integer } */
+static void read_fault(lua_State *L, int table, struct ring_options *o)
+{
+  if (lua_getfield(L, table, "fault") == LUA_TTABLE) {
+    lua_getfield(L, -1, "seed");
+    o->fault_seed = luaL_optinteger(L, -1, 1);
+    lua_getfield(L, -2, "rate");
+    o->fault_rate = luaL_optnumber(L, -1, 0.1);
+    lua_getfield(L, -3, "errno");
+    o->fault_errno = (int)luaL_optinteger(L, -1, 0);
+    lua_pop(L, 3);
+    if (!(o->fault_rate >= 0 && o->fault_rate <= 1))
+      luaL_error(L, "option 'fault' of ring: rate is from 0 to 1");
+  }
+  lua_pop(L, 1);
+}
+
+static void read_options(lua_State *L, int table, struct ring_options *o)
+{
+  ring_default_options(o);
+  if (lua_isnoneornil(L, table))
+    return;
+  luaL_checktype(L, table, LUA_TTABLE);
+  for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
+    if (lua_type(L, -2) != LUA_TSTRING)
+      luaL_error(L, "options of ring have names");
+    read_option(L, find_option(L, lua_tostring(L, -2)), o);
+  }
+  read_fault(L, table, o);
+}
+
+/* without = { "bind", … }: treats these as missing from the kernel */
+static void disable(lua_State *L, int table, struct ring *r)
+{
+  if (!lua_istable(L, table))
+    return;
+  if (lua_getfield(L, table, "without") == LUA_TTABLE) {
+    lua_Integer count = (lua_Integer)lua_rawlen(L, -1);
+    for (lua_Integer i = 1; i <= count; i++) {
+      const struct row *row;
+      lua_rawgeti(L, -1, i);
+      row = op_find(luaL_checkstring(L, -1));
+      if (row == NULL)
+        op_unknown(L, lua_tostring(L, -1));
+      r->supported[row->opcode / 8] &= (uint8_t) ~(1u << (row->opcode % 8));
+      lua_pop(L, 1);
+    }
+  }
+  lua_pop(L, 1);
+}
+
+/*
+** Opening
+*/
+
+/* Why a ring was refused and what to do about it, in one sentence. */
+static const char *refusal(int err)
+{
+  switch (err) {
+  case ENOSYS:
+    return "this kernel has no io_uring, or one too old (6.1 or newer is "
+           "needed), or a seccomp filter hides it; run a newer kernel or "
+           "allow the io_uring system calls";
+  case EPERM:
+  case EACCES:
+    return "io_uring is forbidden here; set the sysctl "
+           "kernel.io_uring_disabled to 0, or give the container a seccomp "
+           "profile that allows io_uring_setup, io_uring_enter and "
+           "io_uring_register";
+  case ENOMEM:
+    return "there is not enough memory that may be locked; raise `ulimit "
+           "-l` (memlock) or ask for fewer entries";
+  case EMFILE:
+  case ENFILE:
+    return "there are too many open files; raise `ulimit -n`";
+  default:
+    return strerror(err);
+  }
+}
+
+struct ring *ring_object_push(lua_State *L, struct core *core,
+                              const struct ring_options *o)
+{
+  struct ring **box = lua_newuserdatauv(L, sizeof *box, 0);
+  int err;
+  *box = NULL; /* closed until it is open */
+  luaL_setmetatable(L, RING_TYPE);
+  *box = ring_open(L, core, o, &err);
+  if (*box == NULL)
+    push_failure_text(L, "io_uring", refusal(-err), -err);
+  return *box;
+}
+
+/* ring([options]) -> Ring | nil, message, errno */
+static int ring_new(lua_State *L)
+{
+  struct core *core = core_upvalue(L);
+  struct ring_options o;
+  struct ring *r;
+  core_enter(L, core);
+  ring_reap_lingering(L, core);
+  lua_settop(L, 1);
+  read_options(L, 1, &o);
+  r = ring_object_push(L, core, &o);
+  if (r == NULL)
+    return 3;
+  disable(L, 1, r);
+  return 1;
+}
+
+void ring_object_check(lua_State *L, const struct ring *r)
+{
+  if (r->epoch != *r->core->epoch)
+    luaL_error(L,
+               "this ring belongs to process %d, from before the fork: "
+               "create one of your own with uring.ring()",
+               (int)r->pid);
+  if (r->state != RING_OPEN)
+    luaL_error(L, "attempt to use a closed ring");
+}
+
+static struct ring **tobox(lua_State *L, int index)
+{
+  return luaL_checkudata(L, index, RING_TYPE);
+}
+
+struct ring *ring_object_open(lua_State *L, int index)
+{
+  struct ring *r = *tobox(L, index);
+  if (r == NULL)
+    luaL_error(L, "attempt to use a closed ring");
+  ring_object_check(L, r);
+  return r;
+}
+
+/*
+** Methods
+*/
+
+/* ring:submit() -> how many operations the kernel took | nil, message, errno
+ */
+static int ring_submit_lua(lua_State *L)
+{
+  int rc = ring_submit(L, ring_object_open(L, 1));
+  if (rc < 0)
+    return push_failure(L, "submit", -rc);
+  lua_pushinteger(L, rc);
+  return 1;
+}
+
+/* ring:close(): cancels what is in flight and waits until the kernel is done
+** with it; idempotent */
+static int ring_close_lua(lua_State *L)
+{
+  struct ring *r = *tobox(L, 1);
+  if (r != NULL && r == r->core->home && r->core->sched.turning &&
+      r->epoch == *r->core->epoch)
+    return luaL_error(L, "cannot close the default ring from inside a task");
+  if (r != NULL)
+    ring_close(L, r);
+  return 0;
+}
+
+static int ring_gc(lua_State *L)
+{
+  struct ring **box = tobox(L, 1);
+  struct ring *r = *box;
+  *box = NULL;
+  if (r != NULL) {
+    if (r->core->home == r)
+      r->core->home = NULL;
+    ring_drop(L, r);
+  }
+  return 0;
+}
+
+static void set_count(lua_State *L, const char *name, uint64_t n)
+{
+  lua_pushinteger(L, (lua_Integer)n);
+  lua_setfield(L, -2, name);
+}
+
+/* ring:stats() -> table; works on a closed ring, too */
+static int ring_stats_lua(lua_State *L)
+{
+  struct ring *r = *tobox(L, 1);
+  const struct ring_stats *s;
+  if (r == NULL)
+    return luaL_error(L, "attempt to use a closed ring");
+  s = &r->stats;
+  lua_createtable(L, 0, 16);
+  set_count(L, "prepared", s->prepared);
+  set_count(L, "backlog", r->backlog.count);
+  set_count(L, "in_flight", r->in_flight);
+  set_count(L, "completed", s->completed);
+  set_count(L, "cancelled", s->cancelled);
+  set_count(L, "orphaned", s->orphaned);
+  set_count(L, "overflowed", s->overflowed);
+  set_count(L, "unknown", s->unknown);
+  set_count(L, "leaked", s->leaked);
+  set_count(L, "enters", s->enters);
+  set_count(L, "bytes_lent", s->bytes_lent);
+  set_count(L, "tasks", r == r->core->home ? r->core->sched.ntasks : 0);
+  set_count(L, "timers", r == r->core->home ? r->core->sched.ntimers : 0);
+  return 1;
+}
+
+static const struct {
+  const char *name;
+  unsigned flag;
+} setup_flags[] = {
+    {"iopoll", IORING_SETUP_IOPOLL},
+    {"sqpoll", IORING_SETUP_SQPOLL},
+    {"submit_all", IORING_SETUP_SUBMIT_ALL},
+    {"coop_taskrun", IORING_SETUP_COOP_TASKRUN},
+    {"taskrun_flag", IORING_SETUP_TASKRUN_FLAG},
+    {"single_issuer", IORING_SETUP_SINGLE_ISSUER},
+    {"defer_taskrun", IORING_SETUP_DEFER_TASKRUN},
+    {"no_sqarray", URING_SETUP_NO_SQARRAY},
+};
+
+/* ring:features() -> table: driver, kernel, entries, cq_entries, and true or
+** false for each set-up flag */
+static int ring_features(lua_State *L)
+{
+  struct ring *r = ring_object_open(L, 1);
+  struct utsname kernel;
+  lua_createtable(L, 0, 16);
+  lua_pushstring(L, r->driver->name);
+  lua_setfield(L, -2, "driver");
+  if (uname(&kernel) == 0) {
+    lua_pushstring(L, kernel.release);
+    lua_setfield(L, -2, "kernel");
+  }
+  set_count(L, "entries", r->io.sq.ring_entries);
+  set_count(L, "cq_entries", r->io.cq.ring_entries);
+  set_count(L, "feature_bits", r->io.features);
+  for (size_t i = 0; i < sizeof setup_flags / sizeof *setup_flags; i++) {
+    lua_pushboolean(L, (r->io.flags & setup_flags[i].flag) != 0);
+    lua_setfield(L, -2, setup_flags[i].name);
+  }
+  return 1;
+}
+
+/* Can this ring do it, natively or by an equivalent system call? */
+static bool can_do(const struct ring *r, const struct row *row)
+{
+  return row->by_system_call != NULL || ring_supports(r, row->opcode);
+}
+
+/* ring:probe(name) -> boolean; ring:probe() -> table name -> boolean */
+static int ring_probe(lua_State *L)
+{
+  struct ring *r = ring_object_open(L, 1);
+  const struct row *row = NULL;
+  if (!lua_isnoneornil(L, 2)) {
+    row = op_find(luaL_checkstring(L, 2));
+    if (row == NULL)
+      return op_unknown(L, lua_tostring(L, 2));
+    lua_pushboolean(L, can_do(r, row));
+    return 1;
+  }
+  lua_newtable(L);
+  while ((row = op_next(row)) != NULL) {
+    lua_pushboolean(L, can_do(r, row));
+    lua_setfield(L, -2, row->name);
+  }
+  return 1;
+}
+
+/* ring:fd() -> the ring's descriptor, readable when there are completions */
+static int ring_fd(lua_State *L)
+{
+  lua_pushinteger(L, ring_object_open(L, 1)->io.ring_fd);
+  return 1;
+}
+
+static int ring_tostring(lua_State *L)
+{
+  struct ring *r = *tobox(L, 1);
+  if (r == NULL || r->state != RING_OPEN)
+    lua_pushliteral(L, "ring (closed)");
+  else
+    lua_pushfstring(L, "ring (%d entries, %d in flight, fd %d)",
+                    (int)r->io.sq.ring_entries, (int)r->in_flight,
+                    r->io.ring_fd);
+  return 1;
+}
+
+/* default() -> the default Ring, created at first use */
+static int ring_default(lua_State *L)
+{
+  struct core *core = core_upvalue(L);
+  core_home(L, core);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, core->home_ref);
+  return 1;
+}
+
+/* has_default() -> is there one, for this process? */
+static int ring_has_default(lua_State *L)
+{
+  struct core *core = core_upvalue(L);
+  lua_pushboolean(L, core->home != NULL && core->home->state == RING_OPEN);
+  return 1;
+}
+
+static const luaL_Reg ring_methods[] = {
+    {"submit", ring_submit_lua},
+    {"close", ring_close_lua},
+    {"stats", ring_stats_lua},
+    {"features", ring_features},
+    {"probe", ring_probe},
+    {"fd", ring_fd},
+    {NULL, NULL},
+};
+
+static const luaL_Reg ring_meta[] = {
+    {"__gc", ring_gc},
+    {"__close", ring_close_lua},
+    {"__tostring", ring_tostring},
+    {NULL, NULL},
+};
+
+static const luaL_Reg ring_functions[] = {
+    {"ring", ring_new},
+    {"default", ring_default},
+    {"has_default", ring_has_default},
+    {NULL, NULL},
+};
+
+void ring_object_register(lua_State *L, struct core *core)
+{
+  luaL_newmetatable(L, RING_TYPE);
+  luaL_setfuncs(L, ring_meta, 0);
+  luaL_newlib(L, ring_methods);
+  lua_getfield(L, -3, "prepare"); /* from operation_register */
+  lua_setfield(L, -2, "prepare");
+  lua_setfield(L, -2, "__index");
+  lua_pop(L, 1);
+  lua_pushlightuserdata(L, core);
+  luaL_setfuncs(L, ring_functions, 1);
+}

@@ -1,0 +1,36 @@
+/* What the scheduler is made of: queues of tasks and the deadline heap.
+** Pure data; task.c and timer.c give it life.
+*/
+#ifndef URING_SCHED_H
+#define URING_SCHED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct task;
+struct timer;
+
+/* A FIFO of tasks.  A task stands in one queue at most, so the links are in
+** the task and joining or leaving a queue allocates nothing. */
+struct queue {
+  struct task *head, *tail;
+};
+
+static inline bool queue_empty(const struct queue *q)
+{
+  return q->head == NULL;
+}
+
+struct sched {
+  struct task *current; /* the task being resumed, NULL outside of any */
+  struct queue ready;   /* who runs in this turn or the next */
+  struct timer **heap;  /* deadlines, nearest first */
+  unsigned ntimers, heap_size;
+  unsigned ntasks;    /* tasks that have not ended */
+  unsigned tasks_cap; /* slots in the table of tasks */
+  unsigned free_slot; /* head of the free slots, 0 for none */
+  bool turning;       /* a turn of the home ring is under way */
+};
+
+#endif

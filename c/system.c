@@ -1,0 +1,154 @@
+/* System calls that never block, and Descriptor: the owner of a file
+** descriptor, which closes it when nobody else did.
+*/
+#include "system.h"
+
+#include "compat.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "errors.h"
+
+#define DESCRIPTOR_TYPE "uring.descriptor"
+
+static int check_fd(lua_State *L, int arg)
+{
+  lua_Integer fd = luaL_checkinteger(L, arg);
+  luaL_argcheck(L, fd >= 0 && fd <= INT_MAX, arg, "descriptor out of range");
+  return (int)fd;
+}
+
+/*
+** Descriptor
+*/
+
+/* descriptor(fd) -> Descriptor: owns it from now on */
+static int descriptor_new(lua_State *L)
+{
+  int fd = check_fd(L, 1);
+  int *d = lua_newuserdatauv(L, sizeof *d, 0);
+  *d = fd;
+  luaL_setmetatable(L, DESCRIPTOR_TYPE);
+  return 1;
+}
+
+/* take() -> fd, which the caller owns from now on; nil: it was taken */
+static int descriptor_take(lua_State *L)
+{
+  int *d = luaL_checkudata(L, 1, DESCRIPTOR_TYPE);
+  if (*d < 0)
+    lua_pushnil(L);
+  else
+    lua_pushinteger(L, *d);
+  *d = -1;
+  return 1;
+}
+
+static int descriptor_gc(lua_State *L)
+{
+  int *d = luaL_checkudata(L, 1, DESCRIPTOR_TYPE);
+  if (*d >= 0)
+    close(*d);
+  *d = -1;
+  return 0;
+}
+
+/*
+** Calls
+*/
+
+static int push_pair(lua_State *L, const int fds[2])
+{
+  lua_pushinteger(L, fds[0]);
+  lua_pushinteger(L, fds[1]);
+  return 2;
+}
+
+/* A write to a pipe without a reader returns EPIPE and also raises SIGPIPE,
+** which ends a process that has not said what it wants.  Sockets are spared
+** by MSG_NOSIGNAL; for pipes the signal is ignored, unless the program has
+** its own idea of it. */
+static void ignore_sigpipe(void)
+{
+  struct sigaction now;
+  if (sigaction(SIGPIPE, NULL, &now) == 0 && now.sa_handler == SIG_DFL)
+    signal(SIGPIPE, SIG_IGN);
+}
+
+/* pipe() -> read end, write end | nil, message, errno */
+static int system_pipe(lua_State *L)
+{
+  int fds[2];
+  if (pipe2(fds, O_CLOEXEC) < 0)
+    return push_failure(L, "pipe", errno);
+  ignore_sigpipe();
+  return push_pair(L, fds);
+}
+
+/* socketpair(type) -> fd, fd | nil, message, errno */
+static int system_socketpair(lua_State *L)
+{
+  int fds[2];
+  int type = (int)luaL_optinteger(L, 1, SOCK_STREAM);
+  if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fds) < 0)
+    return push_failure(L, "socketpair", errno);
+  return push_pair(L, fds);
+}
+
+/* seek(fd, whence, offset) -> position | nil, message, errno */
+static int system_seek(lua_State *L)
+{
+  static const int whences[] = {SEEK_SET, SEEK_CUR, SEEK_END};
+  static const char *const names[] = {"set", "cur", "end", NULL};
+  int fd = check_fd(L, 1);
+  int whence = whences[luaL_checkoption(L, 2, "cur", names)];
+  off_t at = lseek(fd, (off_t)luaL_optinteger(L, 3, 0), whence);
+  if (at < 0)
+    return push_failure(L, "seek", errno);
+  lua_pushinteger(L, at);
+  return 1;
+}
+
+/* setsockopt(fd, level, name, integer) -> true | nil, message, errno */
+static int system_setsockopt(lua_State *L)
+{
+  int value = (int)luaL_checkinteger(L, 4);
+  if (setsockopt(check_fd(L, 1), (int)luaL_checkinteger(L, 2),
+                 (int)luaL_checkinteger(L, 3), &value, sizeof value) < 0)
+    return push_failure(L, "setsockopt", errno);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* isatty(fd) -> boolean */
+static int system_isatty(lua_State *L)
+{
+  lua_pushboolean(L, isatty(check_fd(L, 1)));
+  return 1;
+}
+
+static const luaL_Reg functions[] = {
+    {"descriptor", descriptor_new},
+    {"pipe", system_pipe},
+    {"socketpair", system_socketpair},
+    {"seek", system_seek},
+    {"setsockopt", system_setsockopt},
+    {"isatty", system_isatty},
+    {NULL, NULL},
+};
+
+void system_register(lua_State *L)
+{
+  luaL_newmetatable(L, DESCRIPTOR_TYPE);
+  lua_pushcfunction(L, descriptor_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_newtable(L);
+  lua_pushcfunction(L, descriptor_take);
+  lua_setfield(L, -2, "take");
+  lua_setfield(L, -2, "__index");
+  lua_pop(L, 1);
+  luaL_setfuncs(L, functions, 0);
+}

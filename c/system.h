@@ -1,0 +1,11 @@
+/* System calls that never block and that have no operation of their own. */
+#ifndef URING_SYSTEM_H
+#define URING_SYSTEM_H
+
+#include <lauxlib.h>
+
+/* Adds descriptor, pipe, socketpair, seek, setsockopt, isatty to the table on
+** the top. */
+void system_register(lua_State *L);
+
+#endif

@@ -1,0 +1,89 @@
+/* Tasks: coroutines that the turn resumes.
+**
+** A task is anchored from the registry from spawn to its end, so that a
+** parked one is never collected.  It waits for one thing at a time: the
+** outcome of an operation that only it knows (`event`), a place in a queue
+** (`queue`: of a handle, of a task, of a scope, for room), or a deadline.
+*/
+#ifndef URING_TASK_H
+#define URING_TASK_H
+
+#include "event.h"
+#include "outcome.h"
+#include "timer.h"
+
+enum task_state {
+  TASK_READY,   /* in the ready queue; a new one, too */
+  TASK_RUNNING, /* being resumed */
+  TASK_WAITING, /* parked */
+  TASK_ENDED
+};
+
+enum task_end { END_NOT_YET, END_RETURNED, END_FAILED, END_CANCELLED };
+
+struct task {
+  struct task *next, *prev; /* neighbours in `queue` */
+  struct queue *queue;      /* where it stands, or NULL */
+  struct core *core;
+  lua_State *co;
+  struct scope *scope; /* of which it is a child, NULL once ended */
+  struct task *sibling_next, *sibling_prev;
+  struct event *event;  /* the operation it waits for, or NULL */
+  struct operation *op; /* the handle it waits for, or NULL */
+  struct outcome outcome;
+  struct timer timer;
+  struct queue awaiting; /* tasks that wait for the end of this one */
+  unsigned slot;         /* in the table of tasks */
+  lua_KFunction then;    /* continues an await on a foreign ring */
+  int nargs;             /* values on `co` to be resumed with */
+  int nresults;          /* on `co`, once it has ended */
+  uint8_t state, end;
+  bool started;
+  bool cancelled;   /* every await from now on raises */
+  bool interrupted; /* woken by cancel, not by what it waited for */
+  bool observed;    /* somebody has been, or will be, given its failure */
+};
+
+#define TASK_TYPE "uring.task"
+
+/* User values of a task's userdata. */
+enum { TASK_THREAD = 1, TASK_SCOPE, TASK_TRACEBACK, TASK_VALUES = 3 };
+
+/* Who awaits: the running task, or NULL outside of tasks, where the caller
+** turns the loop itself.  Raises where the task cannot be suspended, and in a
+** cancelled task. */
+struct task *task_awaiting(lua_State *L, struct core *core);
+
+/* Suspends the running task; `k` runs when it is woken.  Use as
+** `return task_park(…)`.  With a queue it stands there meanwhile. */
+int task_park(lua_State *L, struct task *t, struct queue *queue,
+              lua_KFunction k, lua_KContext ctx);
+
+/* In `k`: raises the cancellation that woke the task, if one did. */
+void task_check_interrupted(lua_State *L, struct task *t);
+
+/* Raises the `cancelled` object. */
+int task_raise_cancelled(lua_State *L);
+
+/* The operation that the task waits for has ended: it runs next turn. */
+void task_complete(struct task *t, const struct outcome *o);
+
+/* Wakes everybody in the queue, in order. */
+void tasks_wake(struct core *core, struct queue *q);
+
+/* Asks the task to end: see the protocol in task.c.  Idempotent. */
+void task_cancel(struct task *t);
+
+/* Wakes tasks whose deadlines are past. */
+void tasks_wake_due(struct core *core);
+
+/* Resumes everybody who is ready now; who gets ready meanwhile runs in the
+** next turn. */
+void tasks_run_ready(lua_State *L, struct core *core);
+
+/* Forgets every task without running it: in a child of fork. */
+void tasks_abandon(lua_State *L, struct core *core);
+
+void task_register(lua_State *L, struct core *core);
+
+#endif

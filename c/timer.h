@@ -1,0 +1,38 @@
+/* The deadline heap: every timed wait of every task, kept in user space.
+** The nearest deadline is what one enter waits for (DESIGN 4.11), so a timer
+** costs no system call and no operation of its own.
+*/
+#ifndef URING_TIMER_H
+#define URING_TIMER_H
+
+#include "core.h"
+
+struct timer {
+  uint64_t deadline_ns; /* CLOCK_MONOTONIC */
+  unsigned place;       /* place in the heap, from 1; 0: not armed */
+};
+
+uint64_t now_ns(void);
+
+/* Seconds as the API has them to nanoseconds, saturating: anything past 292
+** years, infinity included, is "never" as far as a clock is concerned. */
+uint64_t seconds_to_ns(lua_Number seconds);
+
+/* Makes room for one more timer; false when memory is out. */
+bool timer_reserve(struct core *core);
+
+/* Arms a timer that timer_reserve made room for. */
+void timer_arm(struct core *core, struct timer *t, uint64_t deadline_ns);
+
+/* Disarms; does nothing to a timer that is not armed. */
+void timer_disarm(struct core *core, struct timer *t);
+
+/* The nearest timer that is due, disarmed; NULL when there is none. */
+struct timer *timer_due(struct core *core, uint64_t now);
+
+/* The nearest deadline, UINT64_MAX when no timer is armed. */
+uint64_t timer_nearest(const struct core *core);
+
+void timer_free(struct core *core);
+
+#endif

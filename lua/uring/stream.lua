@@ -1,0 +1,297 @@
+--- Streams: sockets, pipes and files behind one face, with the manners of
+-- Lua's own files.
+--
+-- A stream owns its descriptor.  Dropped without `close`, the descriptor is
+-- closed when the stream is collected.  Reads and writes of different tasks
+-- may overlap; two readers share the bytes as they come.
+
+local core = require "uring.core"
+local new_reader = require "uring.reader".new
+
+local op = core.op
+local ECANCELED = core.errno.ECANCELED
+local CANCEL_ALL = core.const.IORING_ASYNC_CANCEL_ALL
+
+local methods = {}
+local Stream = { __index = methods, __name = "uring.stream" }
+
+-- How a kind of descriptor is read and written.
+local kinds = {
+  socket = { receive = op.recv, send = op.send };
+  pipe = { receive = op.read, send = op.write };
+  file = { receive = op.read, send = op.write };
+}
+
+-- What a failed operation returns: "closed" where it was close that ended it.
+local function failed(self, message, errno)
+  if not self.descriptor and errno == ECANCELED then
+    return nil, "closed", ECANCELED
+  end
+  return nil, message, errno
+end
+
+--- Makes a stream of a descriptor, which it owns from now on.
+-- @int fd
+-- @string kind "socket" | "pipe" | "file"
+-- @string name for messages and tostring
+-- @treturn Stream
+local function new(fd, kind, name)
+  local self = setmetatable({
+    number = fd;                         -- the descriptor, for operations
+    descriptor = core.descriptor(fd);    -- its owner; nil: closed
+    kind = kind;
+    name = name;
+    receive = kinds[kind].receive;
+    send = kinds[kind].send;
+    reader = nil;                        -- made at the first read
+    busy = 0;                            -- operations in flight on it
+  }, Stream)
+  return self
+end
+
+local function check_open(self)
+  if not self.descriptor then
+    error(("attempt to use a closed %s"):format(self.kind), 3)
+  end
+end
+
+-- Receives once into a Buffer.
+local function receive(self, buffer)
+  self.busy = self.busy + 1
+  local n, message, errno = self.receive(self.number, buffer)
+  self.busy = self.busy - 1
+  if n then
+    return n
+  end
+  return failed(self, message, errno)
+end
+
+local function reader_of(self)
+  local reader = self.reader
+  if not reader then
+    reader = new_reader(function(buffer) return receive(self, buffer) end)
+    self.reader = reader
+  end
+  return reader
+end
+
+--- Reads as `file:read` does: "l", "L", "a" or a number of bytes, several at
+-- once; a line without a format.
+-- @return one result a format; nil at the end; nil, message, errno
+function methods:read(...)
+  check_open(self)
+  return reader_of(self):read(...)
+end
+
+--- Up to `max` bytes, as soon as there are any.
+-- @int[opt=65536] max
+-- @treturn string nil at the end; nil, message, errno
+function methods:read_some(max)
+  check_open(self)
+  max = max or 65536
+  if math.type(max) ~= "integer" or max < 1 then
+    error("bad argument #1 to 'read_some' (positive integer expected)", 2)
+  end
+  local reader = self.reader
+  if reader and reader:pending() > 0 then
+    return reader:some(max)
+  end
+  local buffer = core.buffer(max)
+  local n, message, errno = receive(self, buffer)
+  if not n then
+    return nil, message, errno
+  elseif n == 0 then
+    return nil
+  end
+  return buffer:get(1, n)
+end
+
+--- Receives into a Buffer, once.
+-- @treturn int bytes; 0 at the end; nil, message, errno
+function methods:recv(buffer)
+  check_open(self)
+  if self.reader and self.reader:pending() > 0 then
+    local s = self.reader:some(#buffer)
+    buffer:set(1, s)
+    return #s
+  end
+  return receive(self, buffer)
+end
+
+-- Sends all of a string or Buffer.  True; nil, message, errno, bytes sent.
+local function send_all(self, data)
+  local size, sent = #data, 0
+  while sent < size do
+    local rest = data
+    if sent > 0 then
+      rest = type(data) == "string" and data:sub(sent + 1) or data:slice(sent + 1)
+    end
+    self.busy = self.busy + 1
+    local n, message, errno = self.send(self.number, rest)
+    self.busy = self.busy - 1
+    if not n then
+      local _, text = failed(self, message, errno)
+      return nil, text, errno, sent
+    end
+    sent = sent + n
+  end
+  return true
+end
+
+-- Before a file is written: back to where reading looks to be.
+local function drop_read_ahead(self)
+  if self.kind == "file" and self.reader then
+    local ahead = self.reader:discard()
+    if ahead > 0 then
+      core.seek(self.number, "cur", -ahead)
+    end
+  end
+end
+
+-- The text of a value to write, or nil.
+local function text_of(value)
+  local kind = type(value)
+  if kind == "string" then
+    return value
+  elseif kind == "number" then
+    return tostring(value)
+  end
+end
+
+--- Writes all its arguments: strings, numbers, Buffers.
+-- @return the stream; or nil, message, errno, bytes written
+function methods:write(...)
+  check_open(self)
+  drop_read_ahead(self)
+  local count = select("#", ...)
+  local data = ...
+  if count > 1 then
+    local parts, only_text = {}, true
+    for i = 1, count do
+      local part = select(i, ...)
+      parts[i] = text_of(part)
+      only_text = only_text and parts[i] ~= nil
+    end
+    if not only_text then
+      return self:write_each(...)
+    end
+    data = table.concat(parts)
+  elseif count == 0 then
+    return self
+  end
+  if type(data) ~= "userdata" then
+    data = text_of(data)
+      or error(("bad argument to 'write' (string or Buffer expected, got %s)"):format(type(...)), 2)
+  end
+  local ok, message, errno, sent = send_all(self, data)
+  if not ok then
+    return nil, message, errno, sent
+  end
+  return self
+end
+
+--- Writes its arguments one after the other.
+function methods:write_each(...)
+  local total = 0
+  for i = 1, select("#", ...) do
+    local part = select(i, ...)
+    local data = text_of(part) or part
+    if type(data) ~= "string" and type(data) ~= "userdata" then
+      error(("bad argument #%d to 'write' (string or Buffer expected, got %s)"):format(i, type(part)), 3)
+    end
+    local ok, message, errno, sent = send_all(self, data)
+    if not ok then
+      return nil, message, errno, total + sent
+    end
+    total = total + #data
+  end
+  return self
+end
+
+--- Iterates over lines, or over what the formats ask for.  Raises where
+-- reading fails.
+function methods:lines(...)
+  check_open(self)
+  local formats = table.pack(...)
+  return function()
+    local results = table.pack(self:read(table.unpack(formats, 1, formats.n)))
+    if results[1] == nil and results[2] then
+      error(results[2], 2)
+    end
+    return table.unpack(results, 1, results.n)
+  end
+end
+
+--- Sets and tells the position of a file, as `file:seek` does.
+-- @string[opt="cur"] whence "set" | "cur" | "end"
+-- @int[opt=0] offset
+-- @treturn int position; nil, message, errno
+function methods:seek(whence, offset)
+  check_open(self)
+  drop_read_ahead(self)
+  return core.seek(self.number, whence, offset)
+end
+
+--- Ends one direction of a socket.
+-- @string[opt="w"] how "r" | "w" | "rw"
+-- @treturn Stream nil, message, errno
+function methods:shutdown(how)
+  check_open(self)
+  local ok, message, errno = op.shutdown(self.number, how or "w")
+  if not ok then
+    return nil, message, errno
+  end
+  return self
+end
+
+--- Closes.  A read or write of another task ends with nil, "closed".
+-- Idempotent.
+-- @treturn bool true; nil, message, errno
+function methods:close()
+  local descriptor = self.descriptor
+  if not descriptor then
+    return true
+  end
+  self.descriptor = nil
+  if self.busy > 0 then -- closing a descriptor ends nothing that uses it
+    op.cancel_fd(self.number, CANCEL_ALL)
+  end
+  self.reader = nil
+  local ok, message, errno = op.close(descriptor:take())
+  if not ok then
+    return nil, message, errno
+  end
+  return true
+end
+
+--- The descriptor.
+-- @treturn int
+function methods:fd()
+  check_open(self)
+  return self.number
+end
+
+--- The address of the other end.
+-- @treturn string nil, message, errno
+function methods:peer()
+  check_open(self)
+  return core.peer_address(self.number)
+end
+
+--- The address of this end.
+-- @treturn string nil, message, errno
+function methods:address()
+  check_open(self)
+  return core.local_address(self.number)
+end
+
+function Stream:__tostring()
+  if not self.descriptor then
+    return self.kind .. " (closed)"
+  end
+  return ("%s (%s, fd %d)"):format(self.kind, self.name, self.number)
+end
+
+Stream.__close = methods.close
+
+return { new = new, Stream = Stream }
