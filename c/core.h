@@ -17,7 +17,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "sched.h"
+#include "scheduler.h"
 
 struct ring;
 

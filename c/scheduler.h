@@ -1,8 +1,8 @@
 /* What the scheduler is made of: queues of tasks and the deadline heap.
 ** Pure data; task.c and timer.c give it life.
 */
-#ifndef URING_SCHED_H
-#define URING_SCHED_H
+#ifndef URING_SCHEDULER_H
+#define URING_SCHEDULER_H
 
 #include <stdbool.h>
 #include <stddef.h>

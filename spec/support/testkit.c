@@ -1,0 +1,152 @@
+/* What specs need from the system and Lua does not have: counting
+** descriptors, fork and wait, signals, and an allocator that fails.
+*/
+#include <dirent.h>
+#include <errno.h>
+#include <lauxlib.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* fds() -> how many descriptors this process has open */
+static int fds(lua_State *L)
+{
+  DIR *d = opendir("/proc/self/fd");
+  int n = 0;
+  if (d == NULL)
+    return luaL_error(L, "/proc/self/fd: %s", strerror(errno));
+  while (readdir(d) != NULL)
+    n++;
+  closedir(d);
+  lua_pushinteger(L, n - 3); /* ".", "..", and the directory itself */
+  return 1;
+}
+
+/* fork() -> 0 in the child, its pid in the parent */
+static int fork_lua(lua_State *L)
+{
+  lua_pushinteger(L, fork());
+  return 1;
+}
+
+/* wait(pid) -> exit status, or 128 + signal */
+static int wait_lua(lua_State *L)
+{
+  int status = 0;
+  if (waitpid((pid_t)luaL_checkinteger(L, 1), &status, 0) < 0)
+    return luaL_error(L, "waitpid: %s", strerror(errno));
+  lua_pushinteger(L, WIFEXITED(status) ? WEXITSTATUS(status)
+                                       : 128 + WTERMSIG(status));
+  return 1;
+}
+
+/* exit(status): ends a forked child at once, without lua_close */
+static int exit_lua(lua_State *L)
+{
+  _exit((int)luaL_optinteger(L, 1, 0));
+}
+
+static int kill_lua(lua_State *L)
+{
+  lua_pushboolean(L, kill((pid_t)luaL_checkinteger(L, 1),
+                          (int)luaL_checkinteger(L, 2)) == 0);
+  return 1;
+}
+
+static int getpid_lua(lua_State *L)
+{
+  lua_pushinteger(L, getpid());
+  return 1;
+}
+
+static void on_alarm(int signal)
+{
+  (void)signal;
+}
+
+/* alarm(seconds): SIGALRM, which interrupts and does nothing, after that */
+static int alarm_lua(lua_State *L)
+{
+  double s = luaL_checknumber(L, 1);
+  struct itimerval it = {{0, 0}, {(time_t)s, (long)((s - (long)s) * 1e6)}};
+  struct sigaction act;
+  memset(&act, 0, sizeof act);
+  act.sa_handler = on_alarm;
+  sigaction(SIGALRM, &act, NULL);
+  setitimer(ITIMER_REAL, &it, NULL);
+  return 0;
+}
+
+/* cpu() -> seconds of CPU time this process has used */
+static int cpu(lua_State *L)
+{
+  struct rusage u;
+  getrusage(RUSAGE_SELF, &u);
+  lua_pushnumber(L,
+                 (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+                     (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
+  return 1;
+}
+
+/*
+** An allocator that fails at the nth request from now on.
+*/
+
+static struct {
+  lua_Alloc alloc;
+  void *ud;
+  long countdown; /* 0: does not fail */
+  long requests;
+} lowmem;
+
+static void *failing(void *ud, void *p, size_t old, size_t size)
+{
+  (void)ud;
+  /* shrinking and freeing never fail: Lua counts on it */
+  if (size > 0 && (p == NULL || size > old)) {
+    lowmem.requests++;
+    if (lowmem.countdown > 0 && --lowmem.countdown == 0)
+      return NULL;
+  }
+  return lowmem.alloc(lowmem.ud, p, old, size);
+}
+
+/* fail_allocation(n): the nth request from now fails, once; 0: none does.
+** Returns how many requests there have been since the last call. */
+static int fail_allocation(lua_State *L)
+{
+  long seen = lowmem.requests;
+  if (lowmem.alloc == NULL) {
+    lowmem.alloc = lua_getallocf(L, &lowmem.ud);
+    lua_setallocf(L, failing, NULL);
+  }
+  lowmem.countdown = (long)luaL_checkinteger(L, 1);
+  lowmem.requests = 0;
+  lua_pushinteger(L, seen);
+  return 1;
+}
+
+static const luaL_Reg functions[] = {
+    {"fds", fds},
+    {"fork", fork_lua},
+    {"wait", wait_lua},
+    {"exit", exit_lua},
+    {"kill", kill_lua},
+    {"getpid", getpid_lua},
+    {"cpu", cpu},
+    {"alarm", alarm_lua},
+    {"fail_allocation", fail_allocation},
+    {NULL, NULL},
+};
+
+int luaopen_testkit(lua_State *L);
+
+int luaopen_testkit(lua_State *L)
+{
+  luaL_newlib(L, functions);
+  return 1;
+}
