@@ -507,6 +507,12 @@ static bool only_reads(uint8_t opcode)
   return false;
 }
 
+static size_t data_length(lua_State *L, int index)
+{
+  const struct buffer *b = buffer_test(L, index);
+  return b != NULL ? b->size : lua_rawlen(L, index);
+}
+
 /* addr, addr2 or addr3: a Buffer or a string to lend, or a plain number.
 ** Members of the vector are kept in this order; `false` holds a place. */
 static void read_raw_pointer(struct reader *in, int table, unsigned n,
@@ -529,8 +535,9 @@ static void read_raw_pointer(struct reader *in, int table, unsigned n,
   }
   if (type == LUA_TSTRING && !(n == 0 && only_reads(q->sqe.opcode)))
     bad(in, &a, "the kernel may write there: give it a Buffer");
-  if (n == 0 && q->sqe.len == 0)
-    q->sqe.len = (uint32_t)luaL_len(L, -1);
+  if (n == 0 && lua_getfield(L, table, "len") == LUA_TNIL)
+    q->sqe.len = (uint32_t)data_length(L, one.last);
+  lua_settop(L, one.last);
   take_member(&one, &a, true, n + 1);
 }
 

@@ -106,6 +106,9 @@ struct event *event_new(lua_State *L, struct ring *ring)
 
 void event_give_back(lua_State *L, struct ring *ring, struct event *e)
 {
+  if (!(e->flags & EVENT_LENDS))
+    return;
+  e->flags &= (uint16_t)~EVENT_LENDS;
   if (e->loan.block != NULL) {
     ring->stats.bytes_lent -= e->loan.size;
     loan_close(&e->loan);
@@ -124,7 +127,8 @@ void event_give_back(lua_State *L, struct ring *ring, struct event *e)
 
 void event_free(struct ring *ring, struct event *e)
 {
-  aux_free(ring->core, e->aux);
+  if (e->aux != NULL)
+    aux_free(ring->core, e->aux);
   e->aux = NULL;
   e->flags = 0;
   e->generation++;

@@ -45,22 +45,24 @@ enum event_flags {
   EVENT_CANCEL_DUE = 32, /* stands in the ring's list of cancels */
   EVENT_PEER = 64,       /* see outcome.wants_peer */
   EVENT_RESULT = 128,    /* the result is known before the terminal CQE */
-  EVENT_YIELDS_FD = 256  /* a result >= 0 is a new descriptor */
+  EVENT_YIELDS_FD = 256, /* a result >= 0 is a new descriptor */
+  EVENT_LENDS = 512      /* there is something to give back */
 };
 
 struct event {
+  /* what every operation touches, in one cache line */
   uint32_t slot, generation;
-  const struct row *row;
   struct task *task;    /* who is resumed with the outcome, or NULL */
   struct operation *op; /* the handle that gets it, or NULL */
+  const struct row *row;
   struct aux *aux;
   uint64_t order;            /* which of all SQEs put into the SQ it is */
   struct event *next, *prev; /* free slots; or due cancels */
-  struct loan loan;
-  size_t string_bytes; /* bytes of Lua strings lent */
-  int32_t res;         /* with EVENT_RESULT: the result */
-  int fd;
   uint16_t flags;
+  int fd;
+  int32_t res; /* with EVENT_RESULT: the result */
+  struct loan loan;
+  size_t string_bytes; /* of Lua strings lent */
 };
 
 struct event_table {

@@ -185,7 +185,7 @@ int op_unknown(lua_State *L, const char *name)
 void op_request(lua_State *L, const struct row *row, int first,
                 struct request *q)
 {
-  memset(q, 0, offsetof(struct request, addr));
+  memset(q, 0, offsetof(struct request, size));
   q->row = row;
   q->sqe.opcode = row->opcode;
   if (row->yields_fd)
@@ -312,12 +312,10 @@ static void attach(struct event *e, const struct request *q,
 
 /* An opcode that this kernel lacks: done by a system call, or not at all;
 ** either way a NOP carries the result, so it comes like any other. */
-static void make_up(struct ring *r, struct event *e, const struct request *q,
+static void make_up(struct event *e, const struct request *q,
                     struct io_uring_sqe *sqe)
 {
   const struct row *row = q->row;
-  if (ring_supports(r, sqe->opcode))
-    return;
   e->res = row->by_system_call ? row->by_system_call(q) : -ENOSYS;
   e->flags |= EVENT_RESULT;
   memset(sqe, 0, sizeof *sqe);
@@ -339,7 +337,6 @@ static struct event *new_event(lua_State *L, struct ring *r,
   e->row = q->row;
   e->fd = q->sqe.fd;
   e->flags |= q->event_flags;
-  e->string_bytes = q->string_bytes;
   if (q->aux != AUX_NONE) {
     e->aux = aux_new(r->core, q->nvec);
     if (e->aux == NULL) {
@@ -350,32 +347,44 @@ static struct event *new_event(lua_State *L, struct ring *r,
   return e;
 }
 
-struct event *op_commit(lua_State *L, struct ring *r, const struct request *q)
+/* Hands over what the request lends; raises if the kernel has it already,
+** and then the event is gone. */
+static void hand_over(lua_State *L, struct ring *r, struct event *e,
+                      const struct request *q)
 {
-  struct io_uring_sqe sqe = q->sqe;
   const struct loan *conflict;
-  struct event *e;
-#ifdef URING_GCSTRESS
-  lua_gc(L, LUA_GCCOLLECT);
-#endif
-  e = new_event(L, r, q);
+  e->flags |= EVENT_LENDS;
   conflict = lend(L, r, e, q);
   if (conflict != NULL) {
-    const struct event *other = conflict->event;
-    const char *name = event_name(other);
-    int fd = other->fd;
+    const char *name = event_name(conflict->event);
+    int fd = conflict->event->fd;
     event_give_back(L, r, e);
     event_free(r, e);
     loan_error(L, name, fd);
   }
   if (q->keep != 0) {
+    e->string_bytes = q->string_bytes;
+    r->stats.bytes_lent += e->string_bytes;
     lua_pushvalue(L, q->keep);
     event_anchor(L, &r->events, e);
-    r->stats.bytes_lent += e->string_bytes;
   }
-  attach(e, q, &sqe);
-  make_up(r, e, q, &sqe);
-  sqe.user_data = event_user_data(e);
-  ring_queue(r, e, &sqe);
+}
+
+struct event *op_commit(lua_State *L, struct ring *r, struct request *q)
+{
+  struct io_uring_sqe *sqe = &q->sqe;
+  struct event *e;
+#ifdef URING_GCSTRESS
+  lua_gc(L, LUA_GCCOLLECT);
+#endif
+  e = new_event(L, r, q);
+  if (q->buffer != NULL || q->nvec > 0 || q->keep != 0)
+    hand_over(L, r, e, q);
+  if (q->aux != AUX_NONE)
+    attach(e, q, sqe);
+  if (!ring_supports(r, sqe->opcode))
+    make_up(e, q, sqe);
+  sqe->user_data = event_user_data(e);
+  ring_queue(r, e, sqe);
   return e;
 }

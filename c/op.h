@@ -85,26 +85,27 @@ enum aux_kind {
   AUX_RAW      /* the members of `vector` are addr, addr2 and addr3 */
 };
 
-/* A checked call, not yet an operation. */
+/* A checked call, not yet an operation.  What every request has comes first;
+** of the rest, only what `aux` or the field before it says is there is set. */
 struct request {
-  const struct row *row;
   struct io_uring_sqe sqe;
+  const struct row *row;
   uint16_t event_flags;
   uint8_t aux; /* enum aux_kind */
   bool multishot;
-  bool writes; /* the kernel writes what is lent */
+  bool writes;      /* the kernel writes what is lent */
+  bool has_control; /* the last member is control data of a message */
   /* What is lent: one range of a Buffer, or the members of a table of ours,
   ** at this stack index.  Members are Buffers and strings. */
   const struct buffer *buffer;
-  size_t size;
   int vector;
   unsigned nvec;
-  bool has_control; /* the last member is control data of a message */
   /* Strings are lent by keeping this stack index until the end. */
   int keep; /* 0: nothing to keep */
-  size_t string_bytes;
-  struct __kernel_timespec time;
   socklen_t addr_len;
+  size_t string_bytes;
+  size_t size; /* of the range of `buffer` */
+  struct __kernel_timespec time;
   struct sockaddr_storage addr;
 };
 

@@ -46,9 +46,8 @@ bool operation_deliver(struct operation *op, int32_t res, uint32_t flags)
   return true;
 }
 
-void operation_complete(struct operation *op, const struct outcome *o)
+void operation_complete(struct operation *op)
 {
-  op->outcome = *o;
   op->event = NULL;
   tasks_wake(op->core, &op->waiters);
 }
@@ -403,7 +402,7 @@ static struct operation *push_handle(lua_State *L, struct core *core,
 
 /* Fills the handle on the top of the stack. */
 static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
-                        const struct request *q)
+                        struct request *q)
 {
   struct event *e;
   if (q->multishot) {
@@ -482,7 +481,6 @@ static int call_k(lua_State *L, int status, lua_KContext ctx)
   struct task *t = (struct task *)ctx;
   struct outcome *o = &t->outcome;
   int n;
-  (void)L;
   (void)status;
   if (o->res < 0 && t->cancelled)
     return task_raise_cancelled(L);
@@ -491,6 +489,12 @@ static int call_k(lua_State *L, int status, lua_KContext ctx)
     outcome_drop(t->core, o);
   return n;
 }
+
+/* What a call is a closure over. */
+struct call {
+  struct core *core;
+  const struct row *row;
+};
 
 static int op_call(lua_State *L);
 
@@ -520,10 +524,10 @@ static int call_outside(lua_State *L, struct ring *r, const struct row *row)
 
 static int op_call(lua_State *L)
 {
-  struct core *core = core_upvalue(L);
-  const struct row *row = lua_touserdata(L, lua_upvalueindex(2));
-  struct ring *r = core_home(L, core);
-  struct task *t = task_awaiting(L, core);
+  const struct call *call = lua_touserdata(L, lua_upvalueindex(1));
+  const struct row *row = call->row;
+  struct ring *r = ring_home(L, call->core);
+  struct task *t = task_awaiting(L, call->core);
   struct request q;
   struct event *e;
   if (t == NULL)
@@ -543,9 +547,10 @@ static void push_calls(lua_State *L, struct core *core)
   const struct row *row = NULL;
   lua_newtable(L);
   while ((row = op_next(row)) != NULL) {
-    lua_pushlightuserdata(L, core);
-    lua_pushlightuserdata(L, (void *)(uintptr_t)row);
-    lua_pushcclosure(L, op_call, 2);
+    struct call *call = lua_newuserdatauv(L, sizeof *call, 0);
+    call->core = core;
+    call->row = row;
+    lua_pushcclosure(L, op_call, 1);
     lua_setfield(L, -2, row->name);
   }
 }

@@ -45,8 +45,8 @@ static inline bool operation_is_multishot(const struct operation *op)
 /* A CQE that is not the last.  False: there is no room for one more. */
 bool operation_deliver(struct operation *op, int32_t res, uint32_t flags);
 
-/* The last CQE.  The event is about to be free. */
-void operation_complete(struct operation *op, const struct outcome *o);
+/* The last CQE: `outcome` is set, and the event about to be free. */
+void operation_complete(struct operation *op);
 
 void operation_cancel(struct operation *op);
 

@@ -79,7 +79,7 @@ static void put_into_backlog(struct ring *r, struct event *e,
   e->flags |= EVENT_BACKLOG;
 }
 
-static bool grow_backlog(struct ring *r)
+bool ring_grow_backlog(struct ring *r)
 {
   struct backlog *b = &r->backlog;
   unsigned size = b->size ? b->size * 2 : 64;
@@ -93,11 +93,6 @@ static bool grow_backlog(struct ring *r)
   b->size = size;
   b->head = 0;
   return true;
-}
-
-bool ring_reserve(struct ring *r)
-{
-  return r->backlog.count < r->backlog.size || grow_backlog(r);
 }
 
 void ring_queue(struct ring *r, struct event *e,
@@ -197,33 +192,44 @@ static void cancel_sqe(struct io_uring_sqe *sqe, const struct event *e)
 ** Completing
 */
 
+/* Moves what the event came to out of it. */
+static void settle(struct core *core, struct outcome *o, struct event *e,
+                   int32_t res, uint32_t flags)
+{
+  if (o->aux != NULL || o->state == OUTCOME_READY)
+    outcome_drop(core, o); /* of an await that ended for lack of memory */
+  o->row = e->row;
+  o->aux = e->aux;
+  o->res = res;
+  o->flags = flags;
+  o->state = OUTCOME_READY;
+  o->wants_peer = (e->flags & EVENT_PEER) != 0;
+  o->yields_fd = event_yields_fd(e);
+  e->aux = NULL;
+}
+
 /* The event is terminal: gives back what it lent, moves its outcome to
 ** whoever waits, frees the slot. */
 static void finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
                    uint32_t flags)
 {
-  struct outcome o = {e->row,
-                      NULL,
-                      res,
-                      flags,
-                      OUTCOME_READY,
-                      (e->flags & EVENT_PEER) != 0,
-                      event_yields_fd(e)};
+  struct core *core = r->core;
   unlink_cancel(r, e);
   if (e->flags & EVENT_RESULT)
-    o.res = e->res;
+    res = e->res;
   else if (e->flags & EVENT_WITHDRAWN)
-    o.res = -ECANCELED;
+    res = -ECANCELED;
   event_give_back(L, r, e);
-  o.aux = e->aux;
-  e->aux = NULL;
   r->stats.completed++;
-  if (e->task != NULL)
-    task_complete(e->task, &o);
-  else if (e->op != NULL)
-    operation_complete(e->op, &o);
-  else
-    outcome_drop(r->core, &o);
+  if (e->task != NULL) {
+    settle(core, &e->task->outcome, e, res, flags);
+    task_complete(e->task);
+  } else if (e->op != NULL) {
+    settle(core, &e->op->outcome, e, res, flags);
+    operation_complete(e->op);
+  } else {
+    outcome_close_fd(event_yields_fd(e), res);
+  }
   event_free(r, e);
 }
 
@@ -468,21 +474,25 @@ static bool drain(lua_State *L, struct ring *r, uint64_t deadline_ns)
   return true;
 }
 
-/* What is still lent is the kernel's for good: counted, and never freed. */
+/* What is still lent is the kernel's for good: counted, and never freed; nor
+** is its slot, which the loans are part of. */
 static void leak(struct event *e, void *arg)
 {
   struct ring *r = arg;
-  struct outcome o = {e->row,        NULL,  -ECANCELED, 0,
-                      OUTCOME_READY, false, false};
+  struct aux *aux = e->aux;
   if (e->loan.block != NULL)
     r->stats.leaked += e->loan.size;
-  for (unsigned i = 0; e->aux != NULL && i < e->aux->nvec; i++)
-    if (e->aux->loans[i].block != NULL)
-      r->stats.leaked += e->aux->loans[i].size;
-  if (e->task != NULL)
-    task_complete(e->task, &o);
-  else if (e->op != NULL)
-    operation_complete(e->op, &o);
+  for (unsigned i = 0; aux != NULL && i < aux->nvec; i++)
+    if (aux->loans[i].block != NULL)
+      r->stats.leaked += aux->loans[i].size;
+  e->aux = NULL; /* the outcome must not take it along */
+  if (e->task != NULL) {
+    settle(r->core, &e->task->outcome, e, -ECANCELED, 0);
+    task_complete(e->task);
+  } else if (e->op != NULL) {
+    settle(r->core, &e->op->outcome, e, -ECANCELED, 0);
+    operation_complete(e->op);
+  }
   e->task = NULL;
   e->op = NULL;
 }

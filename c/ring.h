@@ -99,7 +99,21 @@ void ring_queue(struct ring *r, struct event *e,
                 const struct io_uring_sqe *sqe);
 
 /* Makes sure that the next ring_queue has a place; false: out of memory. */
-bool ring_reserve(struct ring *r);
+bool ring_grow_backlog(struct ring *r);
+
+static inline bool ring_reserve(struct ring *r)
+{
+  return r->backlog.count < r->backlog.size || ring_grow_backlog(r);
+}
+
+/* core_home, where nothing has to be done. */
+static inline struct ring *ring_home(lua_State *L, struct core *core)
+{
+  struct ring *r = core->home;
+  if (r != NULL && r->state == RING_OPEN && r->epoch == *core->epoch)
+    return r;
+  return core_home(L, core);
+}
 
 /* Asks the kernel to cancel the event.  An event that it has not seen is
 ** withdrawn and never will be seen.  The outcome comes as any other. */

@@ -171,8 +171,10 @@ static void disable(lua_State *L, int table, struct ring *r)
       const struct row *row;
       lua_rawgeti(L, -1, i);
       row = op_find(luaL_checkstring(L, -1));
-      if (row == NULL)
+      if (row == NULL) {
         op_unknown(L, lua_tostring(L, -1));
+        return;
+      }
       r->supported[row->opcode / 8] &= (uint8_t) ~(1u << (row->opcode % 8));
       lua_pop(L, 1);
     }

@@ -75,10 +75,8 @@ void tasks_wake(struct core *core, struct queue *q)
   }
 }
 
-void task_complete(struct task *t, const struct outcome *o)
+void task_complete(struct task *t)
 {
-  outcome_drop(t->core, &t->outcome);
-  t->outcome = *o;
   t->event = NULL;
   make_ready(t);
 }
@@ -384,17 +382,19 @@ static void resume(lua_State *L, struct task *t)
 
 void tasks_run_ready(lua_State *L, struct core *core)
 {
-  struct queue batch = core->sched.ready;
-  core->sched.ready.head = core->sched.ready.tail = NULL;
-  for (struct task *t = batch.head; t != NULL; t = t->next)
-    t->queue = &batch;
-  while (batch.head != NULL) {
-    struct task *t = batch.head;
+  struct queue *ready = &core->sched.ready;
+  const struct task *last = ready->tail;
+  const struct task *done = NULL;
+  while (done != last) {
+    struct task *t = ready->head;
     dequeue(t);
+    if (ready->head != NULL) /* its coroutine is cold: fetch it meanwhile */
+      __builtin_prefetch(ready->head->co);
     if (t->cancelled && !t->started)
       never_run(L, t);
     else
       resume(L, t);
+    done = t;
   }
 }
 

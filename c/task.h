@@ -22,26 +22,28 @@ enum task_state {
 enum task_end { END_NOT_YET, END_RETURNED, END_FAILED, END_CANCELLED };
 
 struct task {
+  /* what every await touches, together */
   struct task *next, *prev; /* neighbours in `queue` */
   struct queue *queue;      /* where it stands, or NULL */
-  struct core *core;
+  struct event *event;      /* the operation it waits for, or NULL */
   lua_State *co;
-  struct scope *scope; /* of which it is a child, NULL once ended */
-  struct task *sibling_next, *sibling_prev;
-  struct event *event;  /* the operation it waits for, or NULL */
-  struct operation *op; /* the handle it waits for, or NULL */
-  struct outcome outcome;
-  struct timer timer;
-  struct queue awaiting; /* tasks that wait for the end of this one */
-  unsigned slot;         /* in the table of tasks */
-  lua_KFunction then;    /* continues an await on a foreign ring */
-  int nargs;             /* values on `co` to be resumed with */
-  int nresults;          /* on `co`, once it has ended */
+  struct core *core;
+  int nargs;    /* values on `co` to be resumed with */
+  int nresults; /* on `co`, once it has ended */
   uint8_t state, end;
   bool started;
   bool cancelled;   /* every await from now on raises */
   bool interrupted; /* woken by cancel, not by what it waited for */
   bool observed;    /* somebody has been, or will be, given its failure */
+  struct outcome outcome;
+  /* the rest */
+  struct operation *op; /* the handle it waits for, or NULL */
+  struct scope *scope;  /* of which it is a child, NULL once ended */
+  struct task *sibling_next, *sibling_prev;
+  struct timer timer;
+  struct queue awaiting; /* tasks that wait for the end of this one */
+  lua_KFunction then;    /* continues an await on a foreign ring */
+  unsigned slot;         /* in the table of tasks */
 };
 
 #define TASK_TYPE "uring.task"
@@ -65,8 +67,9 @@ void task_check_interrupted(lua_State *L, struct task *t);
 /* Raises the `cancelled` object. */
 int task_raise_cancelled(lua_State *L);
 
-/* The operation that the task waits for has ended: it runs next turn. */
-void task_complete(struct task *t, const struct outcome *o);
+/* The operation that the task waits for has ended and `outcome` is set: it
+** runs in this turn or the next. */
+void task_complete(struct task *t);
 
 /* Wakes everybody in the queue, in order. */
 void tasks_wake(struct core *core, struct queue *q);

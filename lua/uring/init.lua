@@ -32,6 +32,7 @@ local M = {
   now = core.now;
   current = core.current;
   on_error = core.on_error;
+  isatty = core.isatty;
 
   open = file.open;
   listen = socket.listen;

@@ -67,6 +67,16 @@ end
 -- No process outlives its limit, whatever becomes of the one that started it.
 local function limited(command) return ("exec timeout --foreground -k 2 %d %s"):format(h.limit, command) end
 
+-- The first lines of a failure say enough; the rest of a traceback does not.
+local function beginning(text)
+  local lines = {}
+  for line in text:gmatch "[^\n]+" do
+    lines[#lines + 1] = line
+    if #lines == 6 then break end
+  end
+  return table.concat(lines, "\n")
+end
+
 local function parse(text)
   local sample = {}
   for key, value in text:gmatch "([%w_]+)=(%S+)" do sample[key] = tonumber(value) or value end
@@ -86,7 +96,7 @@ function h.run(command, nth)
   local text = p:read "a"
   local ok, how, code = p:close()
   if ok then return parse(text), text end
-  return nil, ("%s: %s %d: %s"):format(command, how, code, text:gsub("%s+$", ""))
+  return nil, ("%s: %s %d: %s"):format(command, how, code, beginning(text))
 end
 
 --- Runs a server on the first processor and, beside it, what load(pid, port) returns on the second.
