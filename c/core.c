@@ -131,7 +131,7 @@ static void open_epoch(lua_State *L, struct core *core)
 
 static struct core *core_new(lua_State *L)
 {
-  struct core *core = lua_newuserdatauv(L, sizeof *core, 0);
+  struct core *core = lua_newuserdatauv(L, sizeof *core, 1);
   memset(core, 0, sizeof *core);
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   core->L = lua_tothread(L, -1);
@@ -160,10 +160,24 @@ static const luaL_Reg plain_functions[] = {
 
 __attribute__((visibility("default"))) int luaopen_uring_core(lua_State *L);
 
+/* Pushes the module if this Lua state has it already.  Another core beside
+** it would take the scheduler from under the objects of the first. */
+static bool push_existing(lua_State *L)
+{
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &core_key) == LUA_TUSERDATA &&
+      lua_getiuservalue(L, -1, 1) == LUA_TTABLE)
+    return true;
+  lua_settop(L, 0);
+  return false;
+}
+
 int luaopen_uring_core(lua_State *L)
 {
-  struct core *core = core_new(L);
+  struct core *core;
   luaL_checkversion(L);
+  if (push_existing(L))
+    return 1;
+  core = core_new(L);
   luaL_newlib(L, plain_functions);
   errors_register(L);
   constants_register(L);
@@ -176,5 +190,9 @@ int luaopen_uring_core(lua_State *L)
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &core_key);
+  lua_pushvalue(L, -2); /* module; core; module */
+  lua_setiuservalue(L, -2, 1);
+  lua_pop(L, 1);
   return 1;
 }

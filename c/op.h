@@ -124,8 +124,8 @@ int op_unknown(lua_State *L, const char *name);
 void op_request(lua_State *L, const struct row *row, int first,
                 struct request *q);
 
-/* Makes an operation of a request. */
-struct event *op_commit(lua_State *L, struct ring *r, const struct request *q);
+/* Makes an operation of a request, which is used up. */
+struct event *op_commit(lua_State *L, struct ring *r, struct request *q);
 
 void op_register(lua_State *L, struct core *core);
 

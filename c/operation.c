@@ -42,14 +42,14 @@ bool operation_deliver(struct operation *op, int32_t res, uint32_t flags)
   r = &op->results[(op->head + op->count++) % RESULTS_MAX];
   r->res = res;
   r->flags = flags;
-  tasks_wake(op->core, &op->waiters);
+  tasks_wake(&op->waiters);
   return true;
 }
 
 void operation_complete(struct operation *op)
 {
   op->event = NULL;
-  tasks_wake(op->core, &op->waiters);
+  tasks_wake(&op->waiters);
 }
 
 void operation_cancel(struct operation *op)
@@ -101,7 +101,10 @@ static void check_cancelled(lua_State *L, const struct operation *op,
                             lua_KContext ctx)
 {
   const struct task *t = (const struct task *)ctx;
-  if (t != NULL && t->cancelled && has_failed(op))
+  if (t == NULL)
+    return;
+  task_check_resumed(L, t);
+  if (t->cancelled && has_failed(op))
     task_raise_cancelled(L);
 }
 
@@ -146,6 +149,7 @@ static int foreign_k(lua_State *L, int status, lua_KContext ctx)
   struct task *t = (struct task *)ctx;
   struct operation *op = tooperation(L);
   (void)status;
+  task_check_resumed(L, t);
   outcome_drop(t->core, &t->outcome);
   if (t->cancelled)
     operation_cancel(op);
@@ -378,6 +382,8 @@ static int operation_gc(lua_State *L)
     ring_orphan(op->ring, e);
   outcome_drop(op->core, &op->outcome);
   drop_results(op);
+  /* whoever waits has lost its stack: the program closed its coroutine */
+  tasks_wake(&op->waiters);
   return 0;
 }
 
@@ -442,8 +448,7 @@ static bool can_wait_for_room(lua_State *L, const struct ring *r)
          lua_isyieldable(L);
 }
 
-/* ring:prepare(name, …) -> Operation */
-static int operation_prepare(lua_State *L)
+static int prepare(lua_State *L, bool may_wait)
 {
   struct ring *r = ring_object_open(L, 1);
   const char *name = luaL_checkstring(L, 2);
@@ -452,13 +457,11 @@ static int operation_prepare(lua_State *L)
   struct request q;
   if (row == NULL)
     return op_unknown(L, name);
-  if (!ring_has_room(r)) {
-    if (can_wait_for_room(L, r)) {
-      struct task *t = task_awaiting(L, r->core);
-      return task_park(L, t, &r->space, prepare_k, (lua_KContext)t);
-    }
-    make_room(L, r);
+  if (may_wait && ring_is_crowded(r) && can_wait_for_room(L, r)) {
+    struct task *t = task_awaiting(L, r->core);
+    return task_park(L, t, &r->space, prepare_k, (lua_KContext)t);
   }
+  make_room(L, r);
   op_request(L, row, 3, &q);
   op = push_handle(L, r->core, 1);
   fill_handle(L, op, r, &q);
@@ -469,7 +472,13 @@ static int prepare_k(lua_State *L, int status, lua_KContext ctx)
 {
   (void)status;
   task_check_interrupted(L, (struct task *)ctx);
-  return operation_prepare(L);
+  return prepare(L, !ring_has_room(ring_object_open(L, 1)));
+}
+
+/* ring:prepare(name, …) -> Operation */
+static int operation_prepare(lua_State *L)
+{
+  return prepare(L, true);
 }
 
 /*
@@ -482,6 +491,7 @@ static int call_k(lua_State *L, int status, lua_KContext ctx)
   struct outcome *o = &t->outcome;
   int n;
   (void)status;
+  task_check_resumed(L, t);
   if (o->res < 0 && t->cancelled)
     return task_raise_cancelled(L);
   n = outcome_push(L, o);
@@ -491,18 +501,18 @@ static int call_k(lua_State *L, int status, lua_KContext ctx)
 }
 
 /* What a call is a closure over. */
-struct call {
+struct call_site {
   struct core *core;
   const struct row *row;
 };
 
-static int op_call(lua_State *L);
+static int call(lua_State *L, bool may_wait);
 
 static int call_again_k(lua_State *L, int status, lua_KContext ctx)
 {
   (void)status;
   task_check_interrupted(L, (struct task *)ctx);
-  return op_call(L);
+  return call(L, false);
 }
 
 /* Outside of a task there is no coroutine to suspend: a handle holds the
@@ -511,8 +521,7 @@ static int call_outside(lua_State *L, struct ring *r, const struct row *row)
 {
   struct operation *op;
   struct request q;
-  if (!ring_has_room(r))
-    make_room(L, r);
+  make_room(L, r);
   op_request(L, row, 1, &q);
   lua_rawgeti(L, LUA_REGISTRYINDEX, r->core->home_ref);
   op = push_handle(L, r->core, -1);
@@ -522,17 +531,17 @@ static int call_outside(lua_State *L, struct ring *r, const struct row *row)
   return await_ready(L, op, await_k);
 }
 
-static int op_call(lua_State *L)
+static inline int call(lua_State *L, bool may_wait)
 {
-  const struct call *call = lua_touserdata(L, lua_upvalueindex(1));
-  const struct row *row = call->row;
-  struct ring *r = ring_home(L, call->core);
-  struct task *t = task_awaiting(L, call->core);
+  const struct call_site *site = lua_touserdata(L, lua_upvalueindex(1));
+  const struct row *row = site->row;
+  struct ring *r = ring_home(L, site->core);
+  struct task *t = task_awaiting(L, site->core);
   struct request q;
   struct event *e;
   if (t == NULL)
     return call_outside(L, r, row);
-  if (!ring_has_room(r))
+  if (!ring_has_room(r) || (may_wait && ring_is_crowded(r)))
     return task_park(L, t, &r->space, call_again_k, (lua_KContext)t);
   op_request(L, row, 1, &q);
   e = op_commit(L, r, &q);
@@ -541,15 +550,20 @@ static int op_call(lua_State *L)
   return task_park(L, t, NULL, call_k, (lua_KContext)t);
 }
 
+static int op_call(lua_State *L)
+{
+  return call(L, true);
+}
+
 /* The table of calls: op.read, op.write … */
 static void push_calls(lua_State *L, struct core *core)
 {
   const struct row *row = NULL;
   lua_newtable(L);
   while ((row = op_next(row)) != NULL) {
-    struct call *call = lua_newuserdatauv(L, sizeof *call, 0);
-    call->core = core;
-    call->row = row;
+    struct call_site *site = lua_newuserdatauv(L, sizeof *site, 0);
+    site->core = core;
+    site->row = row;
     lua_pushcclosure(L, op_call, 1);
     lua_setfield(L, -2, row->name);
   }

@@ -319,7 +319,7 @@ static void refill(lua_State *L, struct ring *r)
   refill_cancels(r);
   refill_backlog(L, r);
   if (!queue_empty(&r->space) && ring_has_room(r))
-    tasks_wake(r->core, &r->space);
+    tasks_wake_some(&r->space, r->backlog.limit - r->backlog.count);
 }
 
 int ring_submit(lua_State *L, struct ring *r)
@@ -504,7 +504,7 @@ static void release_queues(lua_State *L, struct ring *r, bool quiet)
   mem_free(r->core, r->backlog.sqes,
            r->backlog.size * sizeof *r->backlog.sqes);
   memset(&r->backlog, 0, sizeof r->backlog);
-  tasks_wake(r->core, &r->space);
+  tasks_wake(&r->space);
   if (quiet)
     event_table_close(L, r->core, &r->events);
   else { /* the table stays where it is, with the loans inside it */

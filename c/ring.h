@@ -93,6 +93,12 @@ static inline bool ring_has_room(const struct ring *r)
   return r->backlog.count < r->backlog.limit;
 }
 
+/* Must somebody new wait for room?  Also while others do: in order. */
+static inline bool ring_is_crowded(const struct ring *r)
+{
+  return !ring_has_room(r) || !queue_empty(&r->space);
+}
+
 /* Queues an SQE for an event whose loans are made.  The caller has asked
 ** ring_reserve, so this cannot fail. */
 void ring_queue(struct ring *r, struct event *e,

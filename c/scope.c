@@ -82,7 +82,7 @@ void scope_child_ended(lua_State *L, struct task *t)
       fail(L, s, t);
   }
   if (s->live == 0)
-    tasks_wake(s->core, &s->joining);
+    tasks_wake(&s->joining);
   lua_pushnil(L); /* an ended task does not keep its scope */
   lua_setiuservalue(L, -2, TASK_SCOPE);
 }
@@ -134,6 +134,7 @@ static int join_k(lua_State *L, int status, lua_KContext ctx)
   struct scope *s = toscope(L);
   struct task *t = (struct task *)ctx;
   (void)status;
+  task_check_resumed(L, t);
   if (t->interrupted)
     cancel_children(s);
   if (s->live > 0)

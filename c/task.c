@@ -15,7 +15,7 @@
 */
 #include "task.h"
 
-#include <errno.h>
+#include <limits.h>
 #include <string.h>
 
 #include "loop.h"
@@ -64,15 +64,19 @@ static void make_ready(struct task *t)
   enqueue(&t->core->sched.ready, t);
 }
 
-void tasks_wake(struct core *core, struct queue *q)
+void tasks_wake_some(struct queue *q, unsigned n)
 {
-  (void)core;
-  while (q->head != NULL) {
+  for (; n > 0 && q->head != NULL; n--) {
     struct task *t = q->head;
     dequeue(t);
     t->op = NULL;
     make_ready(t);
   }
+}
+
+void tasks_wake(struct queue *q)
+{
+  tasks_wake_some(q, UINT_MAX);
 }
 
 void task_complete(struct task *t)
@@ -193,8 +197,16 @@ int task_park(lua_State *L, struct task *t, struct queue *queue,
   return lua_yieldk(L, 0, ctx, k);
 }
 
+void task_check_resumed(lua_State *L, const struct task *t)
+{
+  if (t->core->sched.current != t)
+    luaL_error(L, "a task was resumed by the program: only the loop resumes "
+                  "tasks");
+}
+
 void task_check_interrupted(lua_State *L, struct task *t)
 {
+  task_check_resumed(L, t);
   if (t->interrupted) {
     t->interrupted = false;
     task_raise_cancelled(L);
@@ -339,7 +351,7 @@ static void task_end(lua_State *L, struct task *t)
   outcome_drop(t->core, &t->outcome);
   if (!queue_empty(&t->awaiting))
     t->observed = true;
-  tasks_wake(t->core, &t->awaiting);
+  tasks_wake(&t->awaiting);
   release(L, t); /* ... task */
   scope_child_ended(L, t);
   lua_pop(L, 1);

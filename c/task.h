@@ -61,7 +61,12 @@ struct task *task_awaiting(lua_State *L, struct core *core);
 int task_park(lua_State *L, struct task *t, struct queue *queue,
               lua_KFunction k, lua_KContext ctx);
 
-/* In `k`: raises the cancellation that woke the task, if one did. */
+/* In `k`: raises unless it was the turn that resumed the task.  A program
+** that calls coroutine.resume on a task's coroutine gets here too early. */
+void task_check_resumed(lua_State *L, const struct task *t);
+
+/* In `k`: the same, and raises the cancellation that woke the task, if one
+** did. */
 void task_check_interrupted(lua_State *L, struct task *t);
 
 /* Raises the `cancelled` object. */
@@ -71,8 +76,9 @@ int task_raise_cancelled(lua_State *L);
 ** runs in this turn or the next. */
 void task_complete(struct task *t);
 
-/* Wakes everybody in the queue, in order. */
-void tasks_wake(struct core *core, struct queue *q);
+/* Wakes everybody in the queue, in order; or the first `n`. */
+void tasks_wake(struct queue *q);
+void tasks_wake_some(struct queue *q, unsigned n);
 
 /* Asks the task to end: see the protocol in task.c.  Idempotent. */
 void task_cancel(struct task *t);
