@@ -586,7 +586,6 @@ static void read_raw(struct reader *in, const struct arg *a)
 {
   lua_State *L = in->L;
   struct request *q = in->q;
-  const struct row *row;
   int table = in->index++;
   uint64_t addr = 0, addr2, addr3 = 0;
   if (table > in->last || !lua_istable(L, table))
@@ -608,9 +607,12 @@ static void read_raw(struct reader *in, const struct arg *a)
   q->sqe.__pad2[0] = addr3;
   read_raw_keep(in, table);
   q->aux = AUX_RAW;
-  row = op_of_opcode(q->sqe.opcode);
-  if (row != NULL && row->yields_fd && q->sqe.file_index == 0)
+  if (op_yields_fd(q->sqe.opcode) && q->sqe.file_index == 0)
     q->event_flags |= EVENT_YIELDS_FD;
+  if (q->sqe.flags & IOSQE_IO_DRAIN) { /* see the backlog in ring.c */
+    q->sqe.flags &= (uint8_t)~IOSQE_IO_DRAIN;
+    q->event_flags |= EVENT_DRAIN;
+  }
 }
 
 /*
@@ -675,7 +677,7 @@ static void apply_options(struct request *q, unsigned set, unsigned cleared)
   if (set & OPTION_ASYNC)
     q->sqe.flags |= IOSQE_ASYNC;
   if (set & OPTION_DRAIN)
-    q->sqe.flags |= IOSQE_IO_DRAIN;
+    q->event_flags |= EVENT_DRAIN;
   if (set & OPTION_POLL_FIRST)
     q->sqe.ioprio |= IORING_RECVSEND_POLL_FIRST;
   if (set & OPTION_MULTISHOT) {

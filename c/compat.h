@@ -15,8 +15,9 @@
 #include <liburing.h>
 
 enum uring_newer_op {
-  URING_OP_BIND = 56,  /* Linux 6.11 */
-  URING_OP_LISTEN = 57 /* Linux 6.11 */
+  URING_OP_FIXED_FD_INSTALL = 54, /* Linux 6.8 */
+  URING_OP_BIND = 56,             /* Linux 6.11 */
+  URING_OP_LISTEN = 57            /* Linux 6.11 */
 };
 
 #ifndef IORING_SETUP_NO_SQARRAY

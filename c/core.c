@@ -92,6 +92,9 @@ static int core_abandon(lua_State *L)
   struct core *core = core_upvalue(L);
   core_enter(L, core);
   if (core->home != NULL && core->home->epoch != *core->epoch) {
+    if (core->sched.current != NULL)
+      return luaL_error(L, "cannot close the default ring from inside a "
+                           "task");
     ring_close(L, core->home);
     tasks_abandon(L, core);
     core->home = NULL;

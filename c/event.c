@@ -25,10 +25,19 @@ void event_table_open(lua_State *L, struct event_table *t)
   t->anchors = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
-static void grow_anchors(lua_State *L, struct event_table *t)
+/* A table for one more chunk.  Making it may run finalisers, and those may
+** use the ring, or close it: false. */
+static bool grow_anchors(lua_State *L, struct ring *ring)
 {
-  unsigned old = t->nchunks * EVENT_CHUNK;
-  lua_createtable(L, (int)(old + EVENT_CHUNK), 0);
+  struct event_table *t = &ring->events;
+  unsigned chunks, old;
+  do {
+    chunks = t->nchunks;
+    old = chunks * EVENT_CHUNK;
+    lua_createtable(L, (int)(old + EVENT_CHUNK), 0);
+    if (ring->state != RING_OPEN)
+      return false;
+  } while (t->nchunks != chunks);
   lua_rawgeti(L, LUA_REGISTRYINDEX, t->anchors);
   for (unsigned i = 1; i <= old; i++) {
     lua_rawgeti(L, -1, i); /* new; old; value */
@@ -36,6 +45,7 @@ static void grow_anchors(lua_State *L, struct event_table *t)
   }
   lua_pop(L, 1);
   lua_rawseti(L, LUA_REGISTRYINDEX, t->anchors);
+  return true;
 }
 
 void event_anchor(lua_State *L, struct event_table *t, struct event *e)
@@ -61,11 +71,14 @@ static void release_anchor(lua_State *L, struct event_table *t,
 ** Slots
 */
 
-static bool grow(lua_State *L, struct core *core, struct event_table *t)
+static bool grow(lua_State *L, struct ring *ring)
 {
+  struct core *core = ring->core;
+  struct event_table *t = &ring->events;
   struct event **chunks, *chunk;
   size_t size = EVENT_CHUNK * sizeof *chunk;
-  grow_anchors(L, t); /* may raise; a table too large does no harm */
+  if (!grow_anchors(L, ring)) /* or raises; a longer table does no harm */
+    return false;
   chunks = mem_realloc(core, t->chunks, t->nchunks * sizeof *chunks,
                        (t->nchunks + 1) * sizeof *chunks);
   if (chunks == NULL)
@@ -92,7 +105,7 @@ struct event *event_new(lua_State *L, struct ring *ring)
   struct event_table *t = &ring->events;
   struct event *e = t->free;
   if (e == NULL) {
-    if (!grow(L, ring->core, t))
+    if (!grow(L, ring))
       return NULL;
     e = t->free;
   }

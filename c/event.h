@@ -46,7 +46,8 @@ enum event_flags {
   EVENT_PEER = 64,       /* see outcome.wants_peer */
   EVENT_RESULT = 128,    /* the result is known before the terminal CQE */
   EVENT_YIELDS_FD = 256, /* a result >= 0 is a new descriptor */
-  EVENT_LENDS = 512      /* there is something to give back */
+  EVENT_LENDS = 512,     /* there is something to give back */
+  EVENT_DRAIN = 1024     /* starts when all before it have ended */
 };
 
 struct event {

@@ -4,8 +4,12 @@
 #include <errno.h>
 #include <string.h>
 
+#include "ring_object.h"
 #include "task.h"
 #include "timer.h"
+
+/* How often a dropped ring that is not quiet yet is looked after. */
+#define LINGER_NS 20000000u
 
 static int broken(lua_State *L, int rc)
 {
@@ -52,6 +56,12 @@ void loop_turn(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
   struct sched *s = &core->sched;
   int rc;
   luaL_checkstack(L, LUA_MINSTACK, "turning the loop");
+  ring_object_check(L, r);
+  if (core->lingering > 0) {
+    uint64_t soon = now_ns() + LINGER_NS;
+    ring_reap_lingering(L, core);
+    deadline_ns = soon < deadline_ns ? soon : deadline_ns;
+  }
   if (wait && deadline_ns == UINT64_MAX)
     check_not_stuck(L, core, r);
   if (r != core->home) {

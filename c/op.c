@@ -168,6 +168,13 @@ const struct row *op_of_opcode(uint8_t opcode)
   return NULL;
 }
 
+bool op_yields_fd(uint8_t opcode)
+{
+  const struct row *row = op_of_opcode(opcode);
+  return opcode == IORING_OP_OPENAT2 || opcode == URING_OP_FIXED_FD_INSTALL ||
+         (row != NULL && row->yields_fd);
+}
+
 int op_unknown(lua_State *L, const char *name)
 {
   struct near near;
@@ -224,6 +231,27 @@ static bool lend_member(lua_State *L, struct ring *r, struct event *e,
 }
 
 /* Lends all that the request names; NULL, or the loan in the way. */
+/* Between the check of the arguments and here the collector may have run,
+** and with it a finaliser that closes what was open then.  From here to the
+** SQE nothing allocates through Lua any more. */
+static const char *closed_meanwhile(lua_State *L, const struct ring *r,
+                                    const struct request *q)
+{
+  if (r->state != RING_OPEN)
+    return "attempt to use a closed ring";
+  if (q->buffer != NULL && q->buffer->block == NULL)
+    return "attempt to use a closed buffer";
+  for (unsigned i = 0; i < q->nvec; i++) {
+    const struct buffer *b;
+    lua_rawgeti(L, q->vector, i + 1);
+    b = buffer_test(L, -1);
+    lua_pop(L, 1);
+    if (b != NULL && b->block == NULL)
+      return "attempt to use a closed buffer";
+  }
+  return NULL;
+}
+
 static const struct loan *lend(lua_State *L, struct ring *r, struct event *e,
                                const struct request *q)
 {
@@ -327,23 +355,28 @@ static int no_memory(lua_State *L)
   return luaL_error(L, "not enough memory");
 }
 
-/* A slot with its aux, nothing lent yet. */
+/* A slot with its aux, and room for the SQE; nothing lent yet. */
 static struct event *new_event(lua_State *L, struct ring *r,
                                const struct request *q)
 {
-  struct event *e = ring_reserve(r) ? event_new(L, r) : NULL;
+  struct event *e = event_new(L, r); /* may run finalisers */
+  const char *closed = closed_meanwhile(L, r, q);
+  if (closed != NULL) {
+    if (e != NULL && r->state == RING_OPEN)
+      event_free(r, e);
+    luaL_error(L, "%s", closed);
+  }
   if (e == NULL)
     no_memory(L);
+  if (q->aux != AUX_NONE)
+    e->aux = aux_new(r->core, q->nvec);
+  if ((q->aux != AUX_NONE && e->aux == NULL) || !ring_reserve(r)) {
+    event_free(r, e);
+    no_memory(L);
+  }
   e->row = q->row;
   e->fd = q->sqe.fd;
   e->flags |= q->event_flags;
-  if (q->aux != AUX_NONE) {
-    e->aux = aux_new(r->core, q->nvec);
-    if (e->aux == NULL) {
-      event_free(r, e);
-      no_memory(L);
-    }
-  }
   return e;
 }
 

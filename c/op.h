@@ -116,6 +116,9 @@ const struct row *op_next(const struct row *row); /* NULL: the first */
 /* The row that stands for an opcode; NULL: there is none. */
 const struct row *op_of_opcode(uint8_t opcode);
 
+/* Is a result ≥ 0 of this opcode a new descriptor? */
+bool op_yields_fd(uint8_t opcode);
+
 /* Raises "unknown operation 'raed' (did you mean 'read'?)". */
 int op_unknown(lua_State *L, const char *name);
 

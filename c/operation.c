@@ -30,9 +30,27 @@ uint64_t operation_user_data(const struct operation *op)
   return op->event ? event_user_data(op->event) : USER_DATA_NONE;
 }
 
+/* Raises where the operation cannot be waited for or cancelled any more: in a
+** child of fork it is the parent's. */
+static void check_usable(lua_State *L, const struct operation *op)
+{
+  core_enter(L, op->core);
+  if (op->event != NULL)
+    ring_object_check(L, op->ring);
+}
+
 /*
 ** Completions
 */
+
+/* Wakes everybody who waits.  A task of a foreign loop is woken by the poll it
+** waits for, which therefore has to end. */
+static void wake(struct operation *op)
+{
+  tasks_wake(&op->waiters);
+  for (struct task *t = op->watchers.head; t != NULL; t = t->next)
+    ring_cancel(op->core->home, t->event);
+}
 
 bool operation_deliver(struct operation *op, int32_t res, uint32_t flags)
 {
@@ -42,14 +60,14 @@ bool operation_deliver(struct operation *op, int32_t res, uint32_t flags)
   r = &op->results[(op->head + op->count++) % RESULTS_MAX];
   r->res = res;
   r->flags = flags;
-  tasks_wake(&op->waiters);
+  wake(op);
   return true;
 }
 
 void operation_complete(struct operation *op)
 {
   op->event = NULL;
-  tasks_wake(&op->waiters);
+  wake(op);
 }
 
 void operation_cancel(struct operation *op)
@@ -111,6 +129,8 @@ static void check_cancelled(lua_State *L, const struct operation *op,
 /*
 ** In a task, an operation of a ring that is not the home ring: that ring's
 ** descriptor is polled from the home ring, and reaped when it is readable.
+** Somebody else may reap it first, so the task also stands among the
+** operation's watchers; see wake.
 */
 
 static int foreign_k(lua_State *L, int status, lua_KContext ctx);
@@ -139,7 +159,7 @@ static int await_foreign(lua_State *L, struct task *t, struct operation *op)
     if (is_ready(op))
       break;
     watch_ring(L, t, op->ring);
-    return task_park(L, t, NULL, foreign_k, (lua_KContext)t);
+    return task_park(L, t, &op->watchers, foreign_k, (lua_KContext)t);
   }
   return t->then(L, LUA_OK, (lua_KContext)t);
 }
@@ -191,7 +211,7 @@ static int await_k(lua_State *L, int status, lua_KContext ctx)
 static int operation_await(lua_State *L)
 {
   struct operation *op = tooperation(L);
-  core_enter(L, op->core);
+  check_usable(L, op);
   lua_settop(L, 1);
   return await_ready(L, op, await_k);
 }
@@ -221,7 +241,7 @@ static int next_k(lua_State *L, int status, lua_KContext ctx)
 static int results_next(lua_State *L)
 {
   struct operation *op = tooperation(L);
-  core_enter(L, op->core);
+  check_usable(L, op);
   lua_settop(L, 1);
   return await_ready(L, op, next_k);
 }
@@ -246,7 +266,7 @@ static int operation_results(lua_State *L)
 static int operation_cancel_lua(lua_State *L)
 {
   struct operation *op = tooperation(L);
-  core_enter(L, op->core);
+  check_usable(L, op);
   lua_settop(L, 1);
   lua_newuserdatauv(L, 0, 1);
   luaL_setmetatable(L, CANCELLATION_TYPE);
@@ -286,7 +306,7 @@ static int cancellation_k(lua_State *L, int status, lua_KContext ctx)
 static int cancellation_await(lua_State *L)
 {
   struct operation *op = cancellation_operation(L);
-  core_enter(L, op->core);
+  check_usable(L, op);
   if (op->multishot && op->event != NULL)
     return luaL_error(L, "await a multishot operation through its results");
   return await_ready(L, op, cancellation_k);
@@ -360,6 +380,8 @@ static int close_k(lua_State *L, int status, lua_KContext ctx)
     return await_ready(L, op, close_k);
   outcome_drop(op->core, &op->outcome);
   op->outcome.state = OUTCOME_DELIVERED;
+  if (op->outcome.res >= 0) /* given up, whatever it was */
+    op->outcome.res = -ECANCELED;
   return 0;
 }
 
@@ -367,7 +389,7 @@ static int close_k(lua_State *L, int status, lua_KContext ctx)
 static int operation_close(lua_State *L)
 {
   struct operation *op = tooperation(L);
-  core_enter(L, op->core);
+  check_usable(L, op);
   lua_settop(L, 1);
   operation_cancel(op);
   return close_k(L, LUA_OK, 0);
@@ -384,6 +406,7 @@ static int operation_gc(lua_State *L)
   drop_results(op);
   /* whoever waits has lost its stack: the program closed its coroutine */
   tasks_wake(&op->waiters);
+  tasks_leave(&op->watchers);
   return 0;
 }
 
@@ -406,7 +429,7 @@ static struct operation *push_handle(lua_State *L, struct core *core,
   return op;
 }
 
-/* Fills the handle on the top of the stack. */
+/* Makes the request the operation of a handle. */
 static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
                         struct request *q)
 {
@@ -462,9 +485,11 @@ static int prepare(lua_State *L, bool may_wait)
     return task_park(L, t, &r->space, prepare_k, (lua_KContext)t);
   }
   make_room(L, r);
-  op_request(L, row, 3, &q);
   op = push_handle(L, r->core, 1);
+  lua_insert(L, 3); /* ring; name; handle; arguments */
+  op_request(L, row, 4, &q);
   fill_handle(L, op, r, &q);
+  lua_settop(L, 3);
   return 1;
 }
 
@@ -522,11 +547,12 @@ static int call_outside(lua_State *L, struct ring *r, const struct row *row)
   struct operation *op;
   struct request q;
   make_room(L, r);
-  op_request(L, row, 1, &q);
   lua_rawgeti(L, LUA_REGISTRYINDEX, r->core->home_ref);
   op = push_handle(L, r->core, -1);
-  fill_handle(L, op, r, &q);
+  lua_remove(L, -2); /* the handle keeps the ring */
   lua_insert(L, 1);
+  op_request(L, row, 2, &q);
+  fill_handle(L, op, r, &q);
   lua_settop(L, 1);
   return await_ready(L, op, await_k);
 }

@@ -16,7 +16,8 @@ struct operation {
   struct ring *ring;      /* valid while `event` is */
   struct event *event;    /* NULL once the operation is done */
   struct outcome outcome; /* of the terminal CQE */
-  struct queue waiters;
+  struct queue waiters;   /* tasks of its own loop that await it */
+  struct queue watchers;  /* tasks of another loop, see await_foreign */
   int fd;
   bool multishot;
   bool cancelled; /* cancel was asked for */

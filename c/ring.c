@@ -19,6 +19,12 @@
 #include "task.h"
 #include "timer.h"
 
+/* Does the ring belong to the process that this one was forked from? */
+static bool foreign(const struct ring *r)
+{
+  return r->epoch != *r->core->epoch;
+}
+
 /*
 ** The submission queue
 */
@@ -68,7 +74,12 @@ static void put_into_sq(struct ring *r, struct event *e,
 }
 
 /*
-** The backlog
+** The backlog.
+**
+** A drained operation starts when all before it have ended, and those behind
+** it when it has.  The kernel's own IOSQE_IO_DRAIN would hold back cancel
+** requests, too, so that what it waits for could not be cancelled any more;
+** so the waiting is done here, in the backlog, and the flag is never set.
 */
 
 static void put_into_backlog(struct ring *r, struct event *e,
@@ -98,7 +109,9 @@ bool ring_grow_backlog(struct ring *r)
 void ring_queue(struct ring *r, struct event *e,
                 const struct io_uring_sqe *sqe)
 {
-  struct io_uring_sqe *slot = r->backlog.count ? NULL : next_sqe(r);
+  struct io_uring_sqe *slot = NULL;
+  if (r->backlog.count == 0 && !r->draining && !(e->flags & EVENT_DRAIN))
+    slot = next_sqe(r);
   if (slot != NULL)
     put_into_sq(r, e, slot, sqe);
   else
@@ -161,7 +174,7 @@ static void withdraw(struct ring *r, struct event *e)
 
 void ring_cancel(struct ring *r, struct event *e)
 {
-  if (e->flags & EVENT_CANCELLING)
+  if (e->flags & EVENT_CANCELLING || foreign(r))
     return;
   e->flags |= EVENT_CANCELLING;
   r->stats.cancelled++;
@@ -208,6 +221,20 @@ static void settle(struct core *core, struct outcome *o, struct event *e,
   e->aux = NULL;
 }
 
+/* The result that the program gets to see. */
+static int32_t result_of(const struct event *e, int32_t res)
+{
+  if (e->flags & EVENT_RESULT)
+    return e->res;
+  if (e->flags & EVENT_WITHDRAWN)
+    return -ECANCELED;
+  /* -512 and on are the kernel's own ERESTART codes: a worker was
+  ** interrupted, as it is by a cancel request */
+  if (res == -EINTR || (res <= -512 && res >= -516))
+    return e->flags & EVENT_CANCELLING ? -ECANCELED : -EINTR;
+  return res;
+}
+
 /* The event is terminal: gives back what it lent, moves its outcome to
 ** whoever waits, frees the slot. */
 static void finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
@@ -215,10 +242,9 @@ static void finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
 {
   struct core *core = r->core;
   unlink_cancel(r, e);
-  if (e->flags & EVENT_RESULT)
-    res = e->res;
-  else if (e->flags & EVENT_WITHDRAWN)
-    res = -ECANCELED;
+  if (e->flags & EVENT_DRAIN && !(e->flags & EVENT_BACKLOG))
+    r->draining = false;
+  res = result_of(e, res);
   event_give_back(L, r, e);
   r->stats.completed++;
   if (e->task != NULL) {
@@ -295,6 +321,13 @@ static void refill_cancels(struct ring *r)
   }
 }
 
+/* Does a drained operation keep this one from starting? */
+static bool held_back(const struct ring *r, const struct event *e)
+{
+  return r->draining ||
+         (e->flags & EVENT_DRAIN && (r->in_flight > 0 || r->unpublished > 0));
+}
+
 static void refill_backlog(lua_State *L, struct ring *r)
 {
   struct backlog *b = &r->backlog;
@@ -302,8 +335,11 @@ static void refill_backlog(lua_State *L, struct ring *r)
     const struct io_uring_sqe *sqe = &b->sqes[b->head];
     struct event *e = event_find(&r->events, sqe->user_data);
     struct io_uring_sqe *slot = NULL;
-    if (!(e->flags & EVENT_WITHDRAWN) && (slot = next_sqe(r)) == NULL)
-      return;
+    if (!(e->flags & EVENT_WITHDRAWN)) {
+      if (held_back(r, e) || (slot = next_sqe(r)) == NULL)
+        return;
+      r->draining = (e->flags & EVENT_DRAIN) != 0;
+    }
     b->head = (b->head + 1) & (b->size - 1);
     b->count--;
     e->flags &= (uint16_t)~EVENT_BACKLOG;
@@ -537,11 +573,6 @@ static void abandon(lua_State *L, struct ring *r)
   event_table_close(L, r->core, &r->events);
 }
 
-static bool foreign(const struct ring *r)
-{
-  return r->epoch != *r->core->epoch;
-}
-
 void ring_close(lua_State *L, struct ring *r)
 {
   uint64_t now = now_ns();
@@ -555,18 +586,37 @@ void ring_close(lua_State *L, struct ring *r)
   release_queues(L, r, drain(L, r, now + 1 + seconds_to_ns(r->drain_timeout)));
 }
 
+/* Nobody will be told: whoever waits is gone, or goes before the ring. */
+static void detach(struct event *e, void *arg)
+{
+  (void)arg;
+  if (e->task != NULL)
+    e->task->event = NULL;
+  if (e->op != NULL) {
+    e->op->outcome.res = -ECANCELED;
+    e->op->event = NULL;
+  }
+  e->task = NULL;
+  e->op = NULL;
+}
+
 void ring_drop(lua_State *L, struct ring *r)
 {
-  r->dropped = true;
-  if (r->state != RING_CLOSED && foreign(r)) {
-    abandon(L, r);
-  } else if (r->state != RING_CLOSED) {
+  if (r->state == RING_OPEN) {
+    event_each(&r->events, detach, NULL);
     r->state = RING_LINGERING;
-    if (drain(L, r, 0))
-      release_queues(L, r, true);
+    r->core->lingering++;
   }
-  if (r->state == RING_CLOSED)
-    ring_free(L, r);
+  if (r->state == RING_LINGERING) {
+    if (foreign(r))
+      abandon(L, r);
+    else if (drain(L, r, 0))
+      release_queues(L, r, true);
+    else
+      return;
+    r->core->lingering--;
+  }
+  ring_free(L, r);
 }
 
 void ring_reap_lingering(lua_State *L, struct core *core)

@@ -53,7 +53,7 @@ struct ring {
   unsigned epoch;    /* of the process that may use it */
   pid_t pid;
   uint8_t state; /* enum ring_state */
-  bool dropped;  /* its userdata is gone */
+  bool draining; /* a drained operation is under way */
   struct event_table events;
   struct backlog backlog;
   uint64_t queued;           /* SQEs put into the SQ so far */

@@ -79,8 +79,15 @@ void tasks_wake(struct queue *q)
   tasks_wake_some(q, UINT_MAX);
 }
 
+void tasks_leave(struct queue *q)
+{
+  while (q->head != NULL)
+    dequeue(q->head);
+}
+
 void task_complete(struct task *t)
 {
+  dequeue(t);
   t->event = NULL;
   make_ready(t);
 }

@@ -80,6 +80,9 @@ void task_complete(struct task *t);
 void tasks_wake(struct queue *q);
 void tasks_wake_some(struct queue *q, unsigned n);
 
+/* Everybody in the queue goes on waiting, but not there. */
+void tasks_leave(struct queue *q);
+
 /* Asks the task to end: see the protocol in task.c.  Idempotent. */
 void task_cancel(struct task *t);
 
