@@ -128,14 +128,14 @@ static void check_cancelled(lua_State *L, const struct operation *op,
 
 /*
 ** In a task, an operation of a ring that is not the home ring: that ring's
-** descriptor is polled from the home ring, and reaped when it is readable.
+** bell is polled from the home ring, and the ring reaped when it rings.
 ** Somebody else may reap it first, so the task also stands among the
 ** operation's watchers; see wake.
 */
 
 static int foreign_k(lua_State *L, int status, lua_KContext ctx);
 
-static void watch_ring(lua_State *L, struct task *t, const struct ring *r)
+static void watch(lua_State *L, struct task *t, int fd)
 {
   struct ring *home = core_home(L, t->core);
   struct request q;
@@ -143,7 +143,7 @@ static void watch_ring(lua_State *L, struct task *t, const struct ring *r)
   memset(&q, 0, sizeof q);
   q.row = op_find("poll_add");
   q.sqe.opcode = IORING_OP_POLL_ADD;
-  q.sqe.fd = r->io.ring_fd;
+  q.sqe.fd = fd;
   q.sqe.poll_events = POLLIN;
   e = op_commit(L, home, &q);
   e->task = t;
@@ -152,13 +152,17 @@ static void watch_ring(lua_State *L, struct task *t, const struct ring *r)
 
 static int await_foreign(lua_State *L, struct task *t, struct operation *op)
 {
-  while (!is_ready(op)) {
-    int rc = ring_step(L, op->ring, false, 0);
+  if (!is_ready(op)) {
+    int bell = ring_bell(op->ring), rc;
+    if (bell < 0)
+      return luaL_error(L, "eventfd: %s", strerror(-bell));
+    ring_silence_bell(op->ring);
+    rc = ring_step(L, op->ring, false, 0);
     if (rc < 0)
       return luaL_error(L, "io_uring_enter: %s", strerror(-rc));
     if (is_ready(op))
-      break;
-    watch_ring(L, t, op->ring);
+      return t->then(L, LUA_OK, (lua_KContext)t);
+    watch(L, t, bell);
     return task_park(L, t, &op->watchers, foreign_k, (lua_KContext)t);
   }
   return t->then(L, LUA_OK, (lua_KContext)t);

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "op.h"
@@ -407,6 +408,30 @@ int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
   return passing(rc) ? 0 : rc;
 }
 
+int ring_bell(struct ring *r)
+{
+  int fd, rc;
+  if (r->bell >= 0)
+    return r->bell;
+  fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (fd < 0)
+    return -errno;
+  rc = io_uring_register_eventfd(&r->io, fd);
+  if (rc < 0) {
+    close(fd);
+    return rc;
+  }
+  r->bell = fd;
+  return fd;
+}
+
+void ring_silence_bell(struct ring *r)
+{
+  eventfd_t count;
+  if (r->bell >= 0)
+    (void)eventfd_read(r->bell, &count);
+}
+
 bool ring_idle(const struct ring *r)
 {
   return r->in_flight == 0 && r->unpublished == 0 && r->backlog.count == 0;
@@ -442,6 +467,7 @@ struct ring *ring_open(lua_State *L, struct core *core,
   r->epoch = *core->epoch;
   r->pid = core->pid;
   r->events.anchors = LUA_NOREF;
+  r->bell = -1;
   r->state = RING_CLOSED;
   r->next = core->rings; /* linked first: an error below loses nothing */
   core->rings = r;
@@ -533,9 +559,17 @@ static void leak(struct event *e, void *arg)
   e->op = NULL;
 }
 
+static void close_bell(struct ring *r)
+{
+  if (r->bell >= 0)
+    close(r->bell);
+  r->bell = -1;
+}
+
 static void release_queues(lua_State *L, struct ring *r, bool quiet)
 {
   r->driver->close(r);
+  close_bell(r);
   r->state = RING_CLOSED;
   mem_free(r->core, r->backlog.sqes,
            r->backlog.size * sizeof *r->backlog.sqes);
@@ -568,6 +602,7 @@ static void abandon(lua_State *L, struct ring *r)
 {
   struct forgetting f = {L, r};
   close(r->io.ring_fd);
+  close_bell(r);
   r->state = RING_CLOSED;
   event_each(&r->events, forget, &f);
   event_table_close(L, r->core, &r->events);

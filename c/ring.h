@@ -55,6 +55,7 @@ struct ring {
   uint8_t state; /* enum ring_state */
   bool draining; /* a drained operation is under way */
   struct event_table events;
+  int bell; /* eventfd that completions ring, -1: none yet; see ring_bell */
   struct backlog backlog;
   uint64_t queued;           /* SQEs put into the SQ so far */
   uint64_t published;        /* of those, visible to the kernel */
@@ -137,6 +138,14 @@ int ring_submit(lua_State *L, struct ring *r);
 ** user's runs.  Returns 0 or -errno where the ring is broken; EINTR, EAGAIN,
 ** EBUSY and ETIME are no errors of the ring. */
 int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns);
+
+/* A descriptor that becomes readable when there is something to reap, for a
+** loop that is not this ring's own; -errno.  The ring's own descriptor will
+** not do: polling it misses completions whose task work is deferred. */
+int ring_bell(struct ring *r);
+
+/* Takes back what the bell has said so far; call it before reaping. */
+void ring_silence_bell(struct ring *r);
 
 /* Is there nothing in this ring that could ever complete? */
 bool ring_idle(const struct ring *r);
