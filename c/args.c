@@ -201,6 +201,7 @@ static void read_target(struct reader *in, const struct arg *a)
   if (in->index > in->last || op == NULL)
     bad_type(in, a, in->index, "operation");
   in->index++;
+  in->q->target = op;
   in->q->sqe.fd = -1;
   in->q->sqe.addr = operation_user_data(op);
 }

@@ -3,6 +3,7 @@
 */
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "ring.h"
 #include "timer.h"
@@ -96,6 +97,21 @@ static void probe(struct ring *r)
   io_uring_free_probe(p);
 }
 
+/* With a standard stream closed the ring would take its number, and what the
+** program prints would go into the ring.  Where there is no other number to
+** be had it stays. */
+static void keep_off_standard_streams(struct io_uring *io)
+{
+  int fd;
+  if (io->ring_fd > STDERR_FILENO)
+    return;
+  fd = fcntl(io->ring_fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  if (fd < 0)
+    return;
+  close(io->ring_fd);
+  io->ring_fd = io->enter_ring_fd = fd;
+}
+
 static int kernel_open(struct ring *r, const struct ring_options *o)
 {
   const unsigned needed =
@@ -111,6 +127,7 @@ static int kernel_open(struct ring *r, const struct ring_options *o)
     io_uring_queue_exit(&r->io);
     return rc;
   }
+  keep_off_standard_streams(&r->io);
   fill_index_array(&r->io.sq);
   probe(r);
   return 0;

@@ -7,6 +7,7 @@
 
 #include "args.h"
 #include "near.h"
+#include "operation.h"
 
 /*
 ** Calls for kernels that lack the opcode
@@ -230,15 +231,17 @@ static bool lend_member(lua_State *L, struct ring *r, struct event *e,
   return *conflict == NULL;
 }
 
-/* Lends all that the request names; NULL, or the loan in the way. */
-/* Between the check of the arguments and here the collector may have run,
-** and with it a finaliser that closes what was open then.  From here to the
-** SQE nothing allocates through Lua any more. */
-static const char *closed_meanwhile(lua_State *L, const struct ring *r,
-                                    const struct request *q)
+/* Why the request cannot be carried out on this ring; NULL: it can.  Asked
+** this late because between the check of the arguments and here the collector
+** may have run, and with it a finaliser that closes what was open then.  From
+** here to the SQE nothing allocates through Lua any more. */
+static const char *refusal(lua_State *L, const struct ring *r,
+                           const struct request *q)
 {
   if (r->state != RING_OPEN)
     return "attempt to use a closed ring";
+  if (q->target != NULL && q->target->event != NULL && q->target->ring != r)
+    return "the operation to cancel belongs to another ring";
   if (q->buffer != NULL && q->buffer->block == NULL)
     return "attempt to use a closed buffer";
   for (unsigned i = 0; i < q->nvec; i++) {
@@ -252,6 +255,7 @@ static const char *closed_meanwhile(lua_State *L, const struct ring *r,
   return NULL;
 }
 
+/* Lends all that the request names; NULL, or the loan in the way. */
 static const struct loan *lend(lua_State *L, struct ring *r, struct event *e,
                                const struct request *q)
 {
@@ -360,11 +364,11 @@ static struct event *new_event(lua_State *L, struct ring *r,
                                const struct request *q)
 {
   struct event *e = event_new(L, r); /* may run finalisers */
-  const char *closed = closed_meanwhile(L, r, q);
-  if (closed != NULL) {
+  const char *why = refusal(L, r, q);
+  if (why != NULL) {
     if (e != NULL && r->state == RING_OPEN)
       event_free(r, e);
-    luaL_error(L, "%s", closed);
+    luaL_error(L, "%s", why);
   }
   if (e == NULL)
     no_memory(L);

@@ -103,6 +103,7 @@ struct request {
   /* Strings are lent by keeping this stack index until the end. */
   int keep; /* 0: nothing to keep */
   socklen_t addr_len;
+  const struct operation *target; /* to be cancelled, or NULL */
   size_t string_bytes;
   size_t size; /* of the range of `buffer` */
   struct __kernel_timespec time;

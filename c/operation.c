@@ -156,7 +156,6 @@ static int await_foreign(lua_State *L, struct task *t, struct operation *op)
     int bell = ring_bell(op->ring), rc;
     if (bell < 0)
       return luaL_error(L, "eventfd: %s", strerror(-bell));
-    ring_silence_bell(op->ring);
     rc = ring_step(L, op->ring, false, 0);
     if (rc < 0)
       return luaL_error(L, "io_uring_enter: %s", strerror(-rc));

@@ -390,6 +390,19 @@ static int wait_out_pressure(struct ring *r, uint64_t deadline_ns)
   return r->driver->enter(r, 0, 1, soon < deadline_ns ? soon : deadline_ns);
 }
 
+/* Silences the bell.  What rang between the reaping and here is rung again:
+** the kernel raises the flags before it rings. */
+static void silence_bell(const struct ring *r)
+{
+  const unsigned more = IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW;
+  eventfd_t count;
+  if (r->bell < 0)
+    return;
+  (void)eventfd_read(r->bell, &count);
+  if (!cq_empty(r) || IO_URING_READ_ONCE(*r->io.sq.kflags) & more)
+    (void)eventfd_write(r->bell, 1);
+}
+
 int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
 {
   uint64_t completed = r->stats.completed;
@@ -404,6 +417,7 @@ int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
   if (rc == -EBADR) /* the kernel had no memory to keep a CQE */
     r->stats.overflowed++;
   reap(L, r);
+  silence_bell(r);
   refill(L, r);
   return passing(rc) ? 0 : rc;
 }
@@ -423,13 +437,6 @@ int ring_bell(struct ring *r)
   }
   r->bell = fd;
   return fd;
-}
-
-void ring_silence_bell(struct ring *r)
-{
-  eventfd_t count;
-  if (r->bell >= 0)
-    (void)eventfd_read(r->bell, &count);
 }
 
 bool ring_idle(const struct ring *r)
@@ -477,6 +484,8 @@ struct ring *ring_open(lua_State *L, struct core *core,
     ring_free(L, r);
     return NULL;
   }
+  for (size_t i = 0; i < sizeof r->supported; i++)
+    r->supported[i] &= (uint8_t)~options->without[i];
   r->state = RING_OPEN;
   return r;
 }

@@ -19,6 +19,7 @@ struct ring_options {
   int sq_thread_cpu;        /* -1: not pinned */
   lua_Number drain_timeout; /* seconds that close waits for loans */
   const struct driver *driver;
+  uint8_t without[32]; /* opcodes to treat as missing, a bit each */
   /* for the fault driver */
   lua_Integer fault_seed;
   lua_Number fault_rate;
@@ -141,11 +142,9 @@ int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns);
 
 /* A descriptor that becomes readable when there is something to reap, for a
 ** loop that is not this ring's own; -errno.  The ring's own descriptor will
-** not do: polling it misses completions whose task work is deferred. */
+** not do: polling it misses completions whose task work is deferred.  A step
+** silences it. */
 int ring_bell(struct ring *r);
-
-/* Takes back what the bell has said so far; call it before reaping. */
-void ring_silence_bell(struct ring *r);
 
 /* Is there nothing in this ring that could ever complete? */
 bool ring_idle(const struct ring *r);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/utsname.h>
 
@@ -25,24 +26,27 @@ enum option_type {
   OPTION_TABLE
 };
 
+static void read_fault(lua_State *L, int table, struct ring_options *o);
+static void read_without(lua_State *L, int table, struct ring_options *o);
+
+#define AT(field) offsetof(struct ring_options, field)
+
 static const struct option {
   const char *name;
   uint8_t type;
   size_t where;
+  void (*read)(lua_State *L, int table, struct ring_options *o);
 } options[] = {
-    {"entries", OPTION_UNSIGNED, offsetof(struct ring_options, entries)},
-    {"cq_entries", OPTION_UNSIGNED, offsetof(struct ring_options, cq_entries)},
-    {"backlog", OPTION_UNSIGNED, offsetof(struct ring_options, backlog)},
-    {"sqpoll", OPTION_BOOLEAN, offsetof(struct ring_options, sqpoll)},
-    {"sq_thread_idle", OPTION_MILLISECONDS,
-     offsetof(struct ring_options, sq_thread_idle_ms)},
-    {"sq_thread_cpu", OPTION_CPU,
-     offsetof(struct ring_options, sq_thread_cpu)},
-    {"drain_timeout", OPTION_SECONDS,
-     offsetof(struct ring_options, drain_timeout)},
-    {"driver", OPTION_DRIVER, offsetof(struct ring_options, driver)},
-    {"fault", OPTION_TABLE, 0},
-    {"without", OPTION_TABLE, 0},
+    {"entries", OPTION_UNSIGNED, AT(entries), NULL},
+    {"cq_entries", OPTION_UNSIGNED, AT(cq_entries), NULL},
+    {"backlog", OPTION_UNSIGNED, AT(backlog), NULL},
+    {"sqpoll", OPTION_BOOLEAN, AT(sqpoll), NULL},
+    {"sq_thread_idle", OPTION_MILLISECONDS, AT(sq_thread_idle_ms), NULL},
+    {"sq_thread_cpu", OPTION_CPU, AT(sq_thread_cpu), NULL},
+    {"drain_timeout", OPTION_SECONDS, AT(drain_timeout), NULL},
+    {"driver", OPTION_DRIVER, AT(driver), NULL},
+    {"fault", OPTION_TABLE, 0, read_fault},
+    {"without", OPTION_TABLE, 0, read_without},
 };
 
 #define NOPTIONS (sizeof options / sizeof *options)
@@ -65,22 +69,30 @@ static const struct option *find_option(lua_State *L, const char *name)
   return NULL;
 }
 
+/* The value is on the top of the stack. */
 static int bad_option(lua_State *L, const char *name, const char *expected)
 {
   return luaL_error(L, "option '%s' of ring: %s expected, got %s", name,
                     expected, luaL_tolstring(L, -1, NULL));
 }
 
-static lua_Integer integer_option(lua_State *L, const char *name,
-                                  lua_Integer min, lua_Integer max)
+static bool is_integer(lua_State *L, lua_Integer min, lua_Integer max)
 {
   int exact = lua_type(L, -1) == LUA_TNUMBER;
   lua_Integer n = exact ? lua_tointegerx(L, -1, &exact) : 0;
-  if (!exact || n < min || n > max)
-    bad_option(L, name,
-               lua_pushfstring(L, "integer from %I to %I", (LUAI_UACINT)min,
-                               (LUAI_UACINT)max));
-  return n;
+  return exact && n >= min && n <= max;
+}
+
+static lua_Integer integer_option(lua_State *L, const char *name,
+                                  lua_Integer min, lua_Integer max)
+{
+  char expected[64];
+  if (!is_integer(L, min, max)) {
+    snprintf(expected, sizeof expected, "integer from %lld to %lld",
+             (long long)min, (long long)max);
+    bad_option(L, name, expected);
+  }
+  return lua_tointeger(L, -1);
 }
 
 static lua_Number seconds_option(lua_State *L, const char *name)
@@ -125,6 +137,7 @@ static void read_option(lua_State *L, const struct option *option,
   case OPTION_TABLE:
     if (!lua_istable(L, -1))
       bad_option(L, name, "table");
+    option->read(L, lua_gettop(L), o);
     break;
   }
 }
@@ -132,18 +145,45 @@ static void read_option(lua_State *L, const struct option *option,
 /* fault = { seed = integer, rate = 0..1, errno = integer } */
 static void read_fault(lua_State *L, int table, struct ring_options *o)
 {
-  if (lua_getfield(L, table, "fault") == LUA_TTABLE) {
-    lua_getfield(L, -1, "seed");
-    o->fault_seed = luaL_optinteger(L, -1, 1);
-    lua_getfield(L, -2, "rate");
-    o->fault_rate = luaL_optnumber(L, -1, 0.1);
-    lua_getfield(L, -3, "errno");
-    o->fault_errno = (int)luaL_optinteger(L, -1, 0);
-    lua_pop(L, 3);
-    if (!(o->fault_rate >= 0 && o->fault_rate <= 1))
-      luaL_error(L, "option 'fault' of ring: rate is from 0 to 1");
+  for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
+    const char *name =
+        lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
+    if (strcmp(name, "seed") == 0) {
+      o->fault_seed =
+          integer_option(L, "fault.seed", LUA_MININTEGER, LUA_MAXINTEGER);
+    } else if (strcmp(name, "errno") == 0) {
+      o->fault_errno = (int)integer_option(L, "fault.errno", 0, 4095);
+    } else if (strcmp(name, "rate") == 0) {
+      o->fault_rate = lua_tonumber(L, -1);
+      if (lua_type(L, -1) != LUA_TNUMBER ||
+          !(o->fault_rate >= 0 && o->fault_rate <= 1))
+        bad_option(L, "fault.rate", "number from 0 to 1");
+    } else {
+      luaL_error(L,
+                 "unknown field '%s' of option 'fault'; it takes seed rate "
+                 "errno",
+                 name);
+    }
   }
-  lua_pop(L, 1);
+}
+
+/* without = { "bind", … }: treats these as missing from the kernel */
+static void read_without(lua_State *L, int table, struct ring_options *o)
+{
+  lua_Integer count = (lua_Integer)lua_rawlen(L, table);
+  for (lua_Integer i = 1; i <= count; i++) {
+    const struct row *row;
+    lua_rawgeti(L, table, i);
+    if (lua_type(L, -1) != LUA_TSTRING)
+      bad_option(L, "without", "names of operations");
+    row = op_find(lua_tostring(L, -1));
+    if (row == NULL) {
+      op_unknown(L, lua_tostring(L, -1));
+      return;
+    }
+    o->without[row->opcode / 8] |= (uint8_t)(1u << (row->opcode % 8));
+    lua_pop(L, 1);
+  }
 }
 
 static void read_options(lua_State *L, int table, struct ring_options *o)
@@ -157,29 +197,6 @@ static void read_options(lua_State *L, int table, struct ring_options *o)
       luaL_error(L, "options of ring have names");
     read_option(L, find_option(L, lua_tostring(L, -2)), o);
   }
-  read_fault(L, table, o);
-}
-
-/* without = { "bind", … }: treats these as missing from the kernel */
-static void disable(lua_State *L, int table, struct ring *r)
-{
-  if (!lua_istable(L, table))
-    return;
-  if (lua_getfield(L, table, "without") == LUA_TTABLE) {
-    lua_Integer count = (lua_Integer)lua_rawlen(L, -1);
-    for (lua_Integer i = 1; i <= count; i++) {
-      const struct row *row;
-      lua_rawgeti(L, -1, i);
-      row = op_find(luaL_checkstring(L, -1));
-      if (row == NULL) {
-        op_unknown(L, lua_tostring(L, -1));
-        return;
-      }
-      r->supported[row->opcode / 8] &= (uint8_t) ~(1u << (row->opcode % 8));
-      lua_pop(L, 1);
-    }
-  }
-  lua_pop(L, 1);
 }
 
 /*
@@ -237,7 +254,6 @@ static int ring_new(lua_State *L)
   r = ring_object_push(L, core, &o);
   if (r == NULL)
     return 3;
-  disable(L, 1, r);
   return 1;
 }
 
@@ -352,8 +368,8 @@ static const struct {
     {"no_sqarray", URING_SETUP_NO_SQARRAY},
 };
 
-/* ring:features() -> table: driver, kernel, entries, cq_entries, and true or
-** false for each set-up flag */
+/* ring:features() -> table: driver, kernel, ring_fd, entries, cq_entries, and
+** true or false for each set-up flag */
 static int ring_features(lua_State *L)
 {
   struct ring *r = ring_object_open(L, 1);
@@ -365,6 +381,7 @@ static int ring_features(lua_State *L)
     lua_pushstring(L, kernel.release);
     lua_setfield(L, -2, "kernel");
   }
+  set_count(L, "ring_fd", (unsigned)r->io.ring_fd);
   set_count(L, "entries", r->io.sq.ring_entries);
   set_count(L, "cq_entries", r->io.cq.ring_entries);
   set_count(L, "feature_bits", r->io.features);
@@ -401,10 +418,15 @@ static int ring_probe(lua_State *L)
   return 1;
 }
 
-/* ring:fd() -> the ring's descriptor, readable when there are completions */
+/* ring:fd() -> a descriptor that is readable when there is something to reap:
+** to embed the ring in a foreign loop.  It is quiet again once the ring has
+** been turned. */
 static int ring_fd(lua_State *L)
 {
-  lua_pushinteger(L, ring_object_open(L, 1)->io.ring_fd);
+  int fd = ring_bell(ring_object_open(L, 1));
+  if (fd < 0)
+    return push_failure(L, "eventfd", -fd);
+  lua_pushinteger(L, fd);
   return 1;
 }
 

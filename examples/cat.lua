@@ -29,8 +29,9 @@ local function write_all(fd, buffer, size)
   local written = 0
   while written < size do
     local n, message = op.write(fd, buffer:slice(written + 1, size))
-    if not n then
-      error("standard output: " .. reason(message), 0)
+    if not n then -- nobody left to write to: the end of the program
+      io.stderr:write("cat.lua: standard output: ", reason(message), "\n")
+      os.exit(1)
     end
     written = written + n
   end

@@ -3,7 +3,7 @@
  * server. CONNECTIONS clients each keep one message of BYTES on its way
  * and check what comes back. It is made to cost less than any server it
  * drives: multishot recv into provided buffers, sends that complete
- * silently, one enter a turn.
+ * silently, one enter a turn. It has a processor to itself and polls.
  *
  *   echo_load PORT SERVER_PID CONNECTIONS BYTES WARM_MS MEASURED_MS
  *
@@ -37,7 +37,8 @@ static unsigned waiting; /* connections whose reply is still to come */
 static long answered;
 static int stopping;
 
-static int connect_to(int port) {
+static int connect_to(int port)
+{
   struct sockaddr_in a = {.sin_family = AF_INET};
   int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   a.sin_port = htons((uint16_t)port);
@@ -48,13 +49,15 @@ static int connect_to(int port) {
   return fd;
 }
 
-static void pool_give(unsigned short id) {
+static void pool_give(unsigned short id)
+{
   io_uring_buf_ring_add(pool, pool_data + (size_t)id * bytes, bytes, id,
                         io_uring_buf_ring_mask(BUFS), 0);
   io_uring_buf_ring_advance(pool, 1);
 }
 
-static void pool_open(void) {
+static void pool_open(void)
+{
   struct io_uring_buf_reg reg = {.ring_entries = BUFS, .bgid = GROUP};
   void *mem;
   if (posix_memalign(&mem, 4096, BUFS * sizeof(struct io_uring_buf)))
@@ -66,18 +69,20 @@ static void pool_open(void) {
   if (rc < 0 || !pool_data)
     die("io_uring_register_buf_ring", rc);
   io_uring_buf_ring_init(pool);
-  for (unsigned short i = 0; i < BUFS; i++)
-    pool_give(i);
+  for (unsigned i = 0; i < BUFS; i++)
+    pool_give((unsigned short)i);
 }
 
-static struct io_uring_sqe *next_sqe(void) {
+static struct io_uring_sqe *next_sqe(void)
+{
   struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
   if (!sqe)
     die("submission queue", ENOBUFS);
   return sqe;
 }
 
-static void recv_arm(struct conn *c) {
+static void recv_arm(struct conn *c)
+{
   struct io_uring_sqe *sqe = next_sqe();
   io_uring_prep_recv_multishot(sqe, c->fd, NULL, 0, 0);
   io_uring_sqe_set_flags(sqe, IOSQE_BUFFER_SELECT);
@@ -86,7 +91,8 @@ static void recv_arm(struct conn *c) {
 }
 
 /* MSG_WAITALL: the kernel finishes a short send. Only errors complete. */
-static void send_message(struct conn *c) {
+static void send_message(struct conn *c)
+{
   struct io_uring_sqe *sqe = next_sqe();
   io_uring_prep_send(sqe, c->fd, c->message, bytes, MSG_WAITALL);
   io_uring_sqe_set_flags(sqe, IOSQE_CQE_SKIP_SUCCESS);
@@ -94,7 +100,8 @@ static void send_message(struct conn *c) {
   waiting++;
 }
 
-static void conn_open(struct conn *c, int port, int seed) {
+static void conn_open(struct conn *c, int port, int seed)
+{
   c->fd = connect_to(port);
   c->message = malloc(bytes);
   for (unsigned i = 0; i < bytes; i++)
@@ -103,7 +110,8 @@ static void conn_open(struct conn *c, int port, int seed) {
   send_message(c);
 }
 
-static void check(struct conn *c, const char *data, unsigned n) {
+static void check(struct conn *c, const char *data, unsigned n)
+{
   if (n > bytes - c->got || memcmp(data, c->message + c->got, n)) {
     fprintf(stderr, "the echo differs from what was sent\n");
     exit(1);
@@ -119,7 +127,8 @@ static void check(struct conn *c, const char *data, unsigned n) {
     send_message(c);
 }
 
-static void complete(struct io_uring_cqe *cqe) {
+static void complete(struct io_uring_cqe *cqe)
+{
   struct conn *c = io_uring_cqe_get_data(cqe);
   unsigned id = cqe->flags >> IORING_CQE_BUFFER_SHIFT;
   if (cqe->res == 0)
@@ -134,24 +143,30 @@ static void complete(struct io_uring_cqe *cqe) {
     recv_arm(c);
 }
 
-static void turn(void) {
+/* Never sleeps: if it did, the server would be charged for waking it, and a
+ * slower server more often. */
+static void turn(void)
+{
   struct io_uring_cqe *cqe;
   unsigned head, n = 0;
-  ring_turn(&ring, 1);
-  io_uring_for_each_cqe(&ring, head, cqe) {
+  ring_turn(&ring, 0);
+  io_uring_for_each_cqe(&ring, head, cqe)
+  {
     complete(cqe);
     n++;
   }
   io_uring_cq_advance(&ring, n);
 }
 
-static void turn_until(double end) {
+static void turn_until(double end)
+{
   while (wall_s() < end)
     turn();
 }
 
 /* Every connection must have had its share, or the figure means little. */
-static void measure(double length, clockid_t server) {
+static void measure(double length, clockid_t server)
+{
   long before[CONNS_MAX] = {0}, first = answered;
   for (unsigned i = 0; i < nconns; i++)
     before[i] = conns[i].answered;
@@ -166,7 +181,8 @@ static void measure(double length, clockid_t server) {
 }
 
 /* Closes only when nothing is under way, so that no server sees a reset. */
-static void drain(void) {
+static void drain(void)
+{
   double end = wall_s() + DRAIN_S;
   stopping = 1;
   while (waiting > 0 && wall_s() < end)
@@ -178,7 +194,8 @@ static void drain(void) {
   }
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
   int port = (int)argument(argc, argv, 1, "port");
   pid_t pid = (pid_t)argument(argc, argv, 2, "server pid");
   nconns = (unsigned)argument(argc, argv, 3, "connections");

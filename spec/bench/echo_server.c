@@ -23,7 +23,8 @@ struct conn {
 static struct io_uring ring;
 static unsigned bytes;
 
-static int listen_any(void) {
+static int listen_any(void)
+{
   struct sockaddr_in a = {.sin_family = AF_INET};
   socklen_t len = sizeof a;
   int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -37,21 +38,24 @@ static int listen_any(void) {
 }
 
 /* One operation a connection, so 256 entries never run out. */
-static void recv_more(struct conn *c) {
+static void recv_more(struct conn *c)
+{
   struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
   c->sending = 0;
   io_uring_prep_recv(sqe, c->fd, c->data, bytes, 0);
   io_uring_sqe_set_data(sqe, c);
 }
 
-static void send_rest(struct conn *c) {
+static void send_rest(struct conn *c)
+{
   struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
   c->sending = 1;
   io_uring_prep_send(sqe, c->fd, c->data + c->sent, c->len - c->sent, 0);
   io_uring_sqe_set_data(sqe, c);
 }
 
-static void accept_all(int listener, struct conn *conns, unsigned n) {
+static void accept_all(int listener, struct conn *conns, unsigned n)
+{
   for (unsigned i = 0; i < n; i++) {
     conns[i].fd = accept(listener, NULL, NULL);
     conns[i].data = malloc(bytes);
@@ -62,7 +66,8 @@ static void accept_all(int listener, struct conn *conns, unsigned n) {
 }
 
 /* Returns 1 when the connection is over. */
-static int step(struct conn *c, int res) {
+static int step(struct conn *c, int res)
+{
   if (res <= 0) {
     close(c->fd);
     free(c->data);
@@ -79,11 +84,13 @@ static int step(struct conn *c, int res) {
   return 0;
 }
 
-static unsigned turn(void) {
+static unsigned turn(void)
+{
   struct io_uring_cqe *cqe;
   unsigned head, n = 0, over = 0;
   ring_turn(&ring, 1);
-  io_uring_for_each_cqe(&ring, head, cqe) {
+  io_uring_for_each_cqe(&ring, head, cqe)
+  {
     over += (unsigned)step(io_uring_cqe_get_data(cqe), cqe->res);
     n++;
   }
@@ -91,7 +98,8 @@ static unsigned turn(void) {
   return over;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
   unsigned n = (unsigned)argument(argc, argv, 1, "connections"), over = 0;
   struct conn *conns = calloc(n, sizeof *conns);
   bytes = (unsigned)argument(argc, argv, 2, "bytes");

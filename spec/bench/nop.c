@@ -8,7 +8,8 @@
 
 #include "bench.h"
 
-static void fill(struct io_uring *ring, unsigned n) {
+static void fill(struct io_uring *ring, unsigned n)
+{
   for (unsigned i = 0; i < n; i++) {
     struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
     io_uring_prep_nop(sqe);
@@ -16,10 +17,12 @@ static void fill(struct io_uring *ring, unsigned n) {
   }
 }
 
-static unsigned reap(struct io_uring *ring) {
+static unsigned reap(struct io_uring *ring)
+{
   struct io_uring_cqe *cqe;
   unsigned head, n = 0;
-  io_uring_for_each_cqe(ring, head, cqe) {
+  io_uring_for_each_cqe(ring, head, cqe)
+  {
     if (cqe->res < 0)
       die("nop", cqe->res);
     n++;
@@ -28,7 +31,8 @@ static unsigned reap(struct io_uring *ring) {
   return n;
 }
 
-static long loop(struct io_uring *ring, long ops, unsigned in_flight) {
+static long loop(struct io_uring *ring, long ops, unsigned in_flight)
+{
   long done = 0;
   while (done < ops) {
     unsigned left = in_flight;
@@ -42,7 +46,8 @@ static long loop(struct io_uring *ring, long ops, unsigned in_flight) {
   return done;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
   long ops = argument(argc, argv, 1, "operations");
   unsigned in_flight = (unsigned)argument(argc, argv, 2, "in flight");
   struct io_uring ring;

@@ -23,7 +23,8 @@ struct end {
 static struct io_uring ring;
 static unsigned bytes;
 
-static void next(struct end *e) {
+static void next(struct end *e)
+{
   struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
   char *data = e->data + e->moved;
   if (e->sending)
@@ -34,7 +35,8 @@ static void next(struct end *e) {
 }
 
 /* Returns 1 when this end has nothing more to do. */
-static int step(struct end *e, int res) {
+static int step(struct end *e, int res)
+{
   if (res <= 0)
     die("send or recv", res);
   e->moved += (unsigned)res;
@@ -49,11 +51,13 @@ static int step(struct end *e, int res) {
   return 0;
 }
 
-static unsigned turn(void) {
+static unsigned turn(void)
+{
   struct io_uring_cqe *cqe;
   unsigned head, n = 0, over = 0;
   ring_turn(&ring, 1);
-  io_uring_for_each_cqe(&ring, head, cqe) {
+  io_uring_for_each_cqe(&ring, head, cqe)
+  {
     over += (unsigned)step(io_uring_cqe_get_data(cqe), cqe->res);
     n++;
   }
@@ -61,13 +65,15 @@ static unsigned turn(void) {
   return over;
 }
 
-static void end_open(struct end *e, int fd, int ping, long trips) {
+static void end_open(struct end *e, int fd, int ping, long trips)
+{
   *e = (struct end){.fd = fd, .ping = ping, .sending = ping, .left = trips};
   e->data = calloc(1, bytes);
   next(e);
 }
 
-static void pair_open(struct end *ends, long trips) {
+static void pair_open(struct end *ends, long trips)
+{
   int fd[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd) < 0)
     die("socketpair", errno);
@@ -75,7 +81,8 @@ static void pair_open(struct end *ends, long trips) {
   end_open(&ends[1], fd[1], 0, trips);
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
   unsigned pairs = (unsigned)argument(argc, argv, 1, "pairs"), over = 0;
   long trips = argument(argc, argv, 3, "trips");
   struct end *ends = calloc(2 * pairs, sizeof *ends);

@@ -19,7 +19,8 @@ static uint64_t blocks;
 static int file;
 static long left; /* reads not yet started */
 
-static uint64_t random_block(void) {
+static uint64_t random_block(void)
+{
   static uint64_t x = 88172645463325252u; /* xorshift64 */
   x ^= x << 13;
   x ^= x >> 7;
@@ -27,7 +28,8 @@ static uint64_t random_block(void) {
   return x % blocks;
 }
 
-static void start(char *block) {
+static void start(char *block)
+{
   struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
   io_uring_prep_read(sqe, file, block, BLOCK, random_block() * BLOCK);
   io_uring_sqe_set_data(sqe, block);
@@ -35,11 +37,13 @@ static void start(char *block) {
 }
 
 /* Returns how many completed; as many follow while any are left. */
-static unsigned turn(void) {
+static unsigned turn(void)
+{
   struct io_uring_cqe *cqe;
   unsigned head, n = 0;
   ring_turn(&ring, 1);
-  io_uring_for_each_cqe(&ring, head, cqe) {
+  io_uring_for_each_cqe(&ring, head, cqe)
+  {
     if (cqe->res != BLOCK)
       die("read", cqe->res < 0 ? cqe->res : EIO);
     if (left > 0)
@@ -50,7 +54,8 @@ static unsigned turn(void) {
   return n;
 }
 
-static void file_open(const char *path) {
+static void file_open(const char *path)
+{
   struct stat st;
   file = open(path, O_RDONLY | O_CLOEXEC);
   if (file < 0 || fstat(file, &st) < 0)
@@ -60,7 +65,8 @@ static void file_open(const char *path) {
     die(path, EINVAL);
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
   long reads = argument(argc, argv, 2, "reads"), done = 0;
   unsigned depth = (unsigned)argument(argc, argv, 3, "depth");
   char *data = malloc((size_t)depth * BLOCK);

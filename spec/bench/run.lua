@@ -86,8 +86,10 @@ end
 local function run(name)
   local row = require("rows." .. name)(h)
   row.name = name
-  if row.setup then row.setup() end
-  local ok, err = xpcall(h.measure, debug.traceback, row)
+  local ok, err = pcall(function()
+    if row.setup then row.setup() end
+    h.measure(row)
+  end)
   if row.teardown then row.teardown() end
   if not ok then error(err, 0) end
   return record(row)

@@ -22,11 +22,13 @@ struct lives {
   size_t n;
 };
 
-static double seconds(struct timeval t) {
+static double seconds(struct timeval t)
+{
   return (double)t.tv_sec + (double)t.tv_usec * 1e-6;
 }
 
-static void live(struct lives *lives, char *interpreter, char *chunk) {
+static void live(struct lives *lives, char *interpreter, char *chunk)
+{
   char dash_e[] = "-e";
   char *argv[] = {interpreter, dash_e, chunk, NULL};
   struct rusage used;
@@ -42,22 +44,26 @@ static void live(struct lives *lives, char *interpreter, char *chunk) {
   lives->cpu[lives->n++] = seconds(used.ru_utime) + seconds(used.ru_stime);
 }
 
-static int by_value(const void *a, const void *b) {
+static int by_value(const void *a, const void *b)
+{
   double x = *(const double *)a, y = *(const double *)b;
   return (x > y) - (x < y);
 }
 
-static double median(double *v, size_t n) {
+static double median(double *v, size_t n)
+{
   qsort(v, n, sizeof *v, by_value);
   return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
 }
 
-static void print(const char *name, struct lives *lives) {
+static void print(const char *name, struct lives *lives)
+{
   printf("%s_wall=%.6f %s_cpu=%.6f\n", name, median(lives->wall, lives->n),
          name, median(lives->cpu, lives->n));
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
   static struct lives bare, full;
   static char nothing[] = "";
   size_t times = (size_t)argument(argc, argv, 1, "times");

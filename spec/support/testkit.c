@@ -4,10 +4,16 @@
 #include <dirent.h>
 #include <errno.h>
 #include <lauxlib.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <poll.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -92,6 +98,47 @@ static int cpu(lua_State *L)
   return 1;
 }
 
+/* refuse_rings(errno [, entries]): from now on this process is refused rings
+** of more than `entries` (default 0: all), as by a container's profile */
+static int refuse_rings(lua_State *L)
+{
+  unsigned err = (unsigned)luaL_checkinteger(L, 1);
+  unsigned entries = (unsigned)luaL_optinteger(L, 2, 0);
+  struct sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+               offsetof(struct seccomp_data, args[0])),
+      BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, entries, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | err),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  struct sock_fprog program = {sizeof code / sizeof *code, code};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+      prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0)
+    return luaL_error(L, "prctl: %s", strerror(errno));
+  return 0;
+}
+
+/* limit_fds(n): this process has at most n descriptors from now on */
+static int limit_fds(lua_State *L)
+{
+  rlim_t n = (rlim_t)luaL_checkinteger(L, 1);
+  struct rlimit limit = {n, n};
+  if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+    return luaL_error(L, "setrlimit: %s", strerror(errno));
+  return 0;
+}
+
+/* poll(fd, seconds) -> is there something to read within that time? */
+static int poll_lua(lua_State *L)
+{
+  struct pollfd p = {(int)luaL_checkinteger(L, 1), POLLIN, 0};
+  int n = poll(&p, 1, (int)(luaL_checknumber(L, 2) * 1000));
+  lua_pushboolean(L, n > 0 && p.revents & POLLIN);
+  return 1;
+}
+
 /*
 ** An allocator that fails at the nth request from now on.
 */
@@ -100,6 +147,7 @@ static struct {
   lua_Alloc alloc;
   void *ud;
   long countdown; /* 0: does not fail */
+  long failures;  /* how many requests in a row fail then */
   long requests;
 } lowmem;
 
@@ -109,14 +157,22 @@ static void *failing(void *ud, void *p, size_t old, size_t size)
   /* shrinking and freeing never fail: Lua counts on it */
   if (size > 0 && (p == NULL || size > old)) {
     lowmem.requests++;
-    if (lowmem.countdown > 0 && --lowmem.countdown == 0)
+    if (lowmem.countdown > 1) {
+      lowmem.countdown--;
+    } else if (lowmem.countdown == 1) {
+      if (--lowmem.failures == 0)
+        lowmem.countdown = 0;
       return NULL;
+    }
   }
   return lowmem.alloc(lowmem.ud, p, old, size);
 }
 
-/* fail_allocation(n): the nth request from now fails, once; 0: none does.
-** Returns how many requests there have been since the last call. */
+/* fail_allocation(n [, times]): the nth request from now fails, and those
+** that follow, `times` in all (default 1); 0: none does.  Lua tries again
+** after a collection, so once is an error only of the C core; twice is one of
+** Lua's, too.  Returns how many requests there have been since the last call.
+*/
 static int fail_allocation(lua_State *L)
 {
   long seen = lowmem.requests;
@@ -125,6 +181,7 @@ static int fail_allocation(lua_State *L)
     lua_setallocf(L, failing, NULL);
   }
   lowmem.countdown = (long)luaL_checkinteger(L, 1);
+  lowmem.failures = (long)luaL_optinteger(L, 2, 1);
   lowmem.requests = 0;
   lua_pushinteger(L, seen);
   return 1;
@@ -139,6 +196,9 @@ static const luaL_Reg functions[] = {
     {"getpid", getpid_lua},
     {"cpu", cpu},
     {"alarm", alarm_lua},
+    {"poll", poll_lua},
+    {"refuse_rings", refuse_rings},
+    {"limit_fds", limit_fds},
     {"fail_allocation", fail_allocation},
     {NULL, NULL},
 };

@@ -17,7 +17,8 @@ local function serve(conn)
   while true do
     local chunk = conn:read(at_most)
     if not chunk then break end
-    assert(conn:write(chunk))
+    local ok, err = conn:write(chunk)
+    if not ok then error(err) end
   end
   conn:close()
 end

@@ -21,7 +21,7 @@ local function serve(client)
     if chunk then
       reply(client, chunk)
     else
-      assert(not err, err)
+      if err then error(err) end
       client:close()
       left = left - 1
       if left == 0 then server:close() end

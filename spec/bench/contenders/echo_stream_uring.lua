@@ -13,7 +13,8 @@ local function serve(conn)
   while true do
     local chunk = conn:read_some(bytes)
     if not chunk then break end
-    assert(conn:write(chunk))
+    local ok, err = conn:write(chunk)
+    if not ok then error(err) end
   end
   conn:close()
 end

@@ -11,8 +11,9 @@ local function pid()
   return f:read "n"
 end
 
--- What one send left over.
-local function send_rest(fd, buf, sent, len)
+-- Goes on where a send failed or left something over.
+local function send_rest(fd, buf, len, sent, err)
+  assert(sent, err)
   while sent < len do
     sent = sent + assert(send(fd, buf:slice(sent + 1, len)))
   end
@@ -21,10 +22,12 @@ end
 local function serve(fd)
   local buf = uring.buffer(bytes)
   while true do
-    local n = assert(recv(fd, buf))
+    local n, err = recv(fd, buf)
     if n == 0 then break end
-    local sent = assert(send(fd, buf, n))
-    if sent < n then send_rest(fd, buf, sent, n) end
+    if not n then error(err) end
+    local sent
+    sent, err = send(fd, buf, n)
+    if sent ~= n then send_rest(fd, buf, n, sent, err) end
   end
   assert(uring.op.close(fd))
 end

@@ -9,16 +9,16 @@ local message = ("x"):rep(bytes)
 
 local function ping(s)
   for _ = 1, trips do
-    assert(s:write(message))
-    assert(#s:read(bytes) == bytes)
+    s:write(message)
+    if #s:read(bytes) ~= bytes then error "a short read" end
   end
   s:close()
 end
 
 local function pong(s)
   for _ = 1, trips do
-    assert(#s:read(bytes) == bytes)
-    assert(s:write(message))
+    if #s:read(bytes) ~= bytes then error "a short read" end
+    s:write(message)
   end
   s:close()
 end

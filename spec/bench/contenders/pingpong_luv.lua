@@ -15,8 +15,8 @@ end
 local function messages(p, on_message)
   local got = 0
   p:read_start(function(err, chunk)
-    assert(not err, err)
-    got = got + #assert(chunk, "closed too early")
+    if not chunk then error(err or "closed too early") end
+    got = got + #chunk
     if got == bytes then
       got = 0
       on_message()

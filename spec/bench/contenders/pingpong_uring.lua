@@ -6,31 +6,31 @@ local uring = require "uring"
 local pairs_n, bytes, trips = tonumber(arg[1]), tonumber(arg[2]), tonumber(arg[3])
 local recv, send = uring.op.recv, uring.op.send
 
--- Goes on where 'op' (send or recv) stopped short of a whole message.
-local function rest(op, fd, buf, moved)
+-- Goes on where 'op' (send or recv) failed or stopped short of a whole message.
+local function rest(op, fd, buf, n, err)
+  local moved = assert(n, err)
   while moved < bytes do
-    local n = assert(op(fd, buf:slice(moved + 1, bytes)))
+    n = assert(op(fd, buf:slice(moved + 1, bytes)))
     assert(n > 0, "closed too early")
     moved = moved + n
   end
 end
 
-local function transfer(op, fd, buf)
-  local n = assert(op(fd, buf))
-  if n < bytes then rest(op, fd, buf, n) end
-end
-
 local function ping(fd, buf)
   for _ = 1, trips do
-    transfer(send, fd, buf)
-    transfer(recv, fd, buf)
+    local n, err = send(fd, buf)
+    if n ~= bytes then rest(send, fd, buf, n, err) end
+    n, err = recv(fd, buf)
+    if n ~= bytes then rest(recv, fd, buf, n, err) end
   end
 end
 
 local function pong(fd, buf)
   for _ = 1, trips do
-    transfer(recv, fd, buf)
-    transfer(send, fd, buf)
+    local n, err = recv(fd, buf)
+    if n ~= bytes then rest(recv, fd, buf, n, err) end
+    n, err = send(fd, buf)
+    if n ~= bytes then rest(send, fd, buf, n, err) end
   end
 end
 

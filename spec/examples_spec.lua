@@ -1,0 +1,297 @@
+--- Every example, run as its user would: in an interpreter of its own.
+--
+-- `runs` has one function for each file of examples/; a file without one fails.
+
+local helper = require "spec.support.helper"
+local uring = require "uring"
+
+local LIMIT = "timeout 20 "
+
+-- Names that a shell, a printf or an option parser would trip over.
+local ODD_NAMES = {
+  "plain", "with space", " leading and trailing ", "new\nline", "tab\there", "quote'single", 'quote"double',
+  "-rf", "--help", "$(touch pwned)", "`id`", "; ls", "%s%d", "back\\slash", "*", "?", ".hidden", "...",
+  "\xff\xfe", "h\xc3\xa9",
+}
+
+local function quoted(s)
+  return "'" .. s:gsub("'", "'\\''") .. "'"
+end
+
+local function contents(path)
+  local file = assert(io.open(path, "rb"))
+  local s = file:read "a"
+  file:close()
+  return s
+end
+
+-- Runs a command; what it wrote to either stream, and its exit status.
+local function run(command)
+  local err_path = os.tmpname()
+  local pipe = assert(io.popen(LIMIT .. command .. " 2>" .. err_path))
+  local out = pipe:read "a"
+  local _, _, status = pipe:close()
+  local err = contents(err_path)
+  os.remove(err_path)
+  return out, err, status
+end
+
+-- An example with its arguments, as the shell has them.
+local function example(name, arguments)
+  return run("lua5.4 examples/" .. name .. " " .. (arguments or ""))
+end
+
+local function lines_of(command)
+  local pipe = assert(io.popen(command))
+  local lines = {}
+  for line in pipe:lines() do
+    lines[#lines + 1] = line
+  end
+  pipe:close()
+  return lines
+end
+
+local function has(out, text)
+  assert.is_truthy(out:find(text, 1, true), ("%q is not in:\n%s"):format(text, out))
+end
+
+local folder -- one of the spec's own, removed after it
+
+local runs = {}
+
+runs["tour.lua"] = function()
+  local out, err, status = example "tour.lua"
+  assert.are.equal("", err)
+  assert.are.equal(0, status)
+  has(out, '1000 lines, and the last is "line 1000"')
+  has(out, 'there are "line" and, up to the end of that line, " 2"')
+  has(out, "No such file or directory\", 2 (ENOENT)")
+  has(out, "their numbers add up to 500500")
+  has(out, "50 clients got 500 answers")
+  has(out, "awaiting it raises: uring.cancelled")
+  has(out, 'the next reader gets "sent a little later"')
+  has(out, "buffer is lent to the kernel (read on fd ")
+  has(out, 'nobody wrote, so that was "cancelled"')
+  has(out, '"completed" with 12 bytes, "success wins"')
+  has(out, "in flight: 0, bytes lent: 0, tasks: 0")
+  assert.are.equal(out:match "(%d+) operations were prepared", out:match "(%d+) have completed")
+  assert.is_nil(io.open(out:match "(/%S+): 1000 lines"), "the file is left behind")
+end
+
+runs["ring.lua"] = function()
+  local out, err, status = example "ring.lua"
+  assert.are.equal("", err)
+  assert.are.equal(0, status)
+  local sections = {}
+  for section in (out .. "\n0. "):gmatch "%d%. (.-)\n%f[%d]" do
+    sections[#sections + 1] = section:gsub("  +", " ")
+  end
+  assert.are.equal(5, #sections)
+  has(sections[1], "after prepare, status is prepared\n and the buffer is lent\n")
+  has(sections[1], "now status is submitted\n")
+  has(sections[1], "the buffer is owned, hello")
+  has(sections[2], "submit handed over 5\n")
+  has(sections[2], "nil, read: Bad file descriptor, 9")
+  has(sections[3], "the cancellation says cancelled\n the read itself says nil, read: Operation canceled, 125\n")
+  has(sections[4], "after cancel, status is cancelling\n the cancellation says completed, 7\n")
+  has(sections[4], "and the data is there in time")
+  has(sections[5], "cancelled 2\n")
+  has(sections[5], "in_flight 0\n bytes_lent 0")
+end
+
+runs["cat.lua"] = function()
+  local big, empty = folder .. "/big", folder .. "/empty"
+  local file = assert(io.open(big, "wb"))
+  for i = 1, 100000 do
+    file:write(i, "\0\r\n")
+  end
+  file:close()
+  assert(io.open(empty, "w")):close()
+
+  -- files, standard input in between, byte by byte
+  local arguments = (" %s %s - %s <LICENSE >%s"):format(big, empty, big, folder)
+  assert.is_true(os.execute(LIMIT .. "lua5.4 examples/cat.lua" .. arguments .. "/ours"))
+  assert.is_true(os.execute("cat" .. arguments .. "/theirs"))
+  assert.is_true(os.execute(("cmp %s/ours %s/theirs"):format(folder, folder)))
+
+  -- a pipe on both sides, and no argument
+  assert.is_true(os.execute(("cat %s | %slua5.4 examples/cat.lua | cmp - %s"):format(big, LIMIT, big)))
+
+  -- what cannot be read is named, and the rest follows
+  local out, err, status = example("cat.lua", "/no/such/file . LICENSE")
+  assert.are.equal(1, status)
+  assert.are.equal("cat.lua: /no/such/file: No such file or directory\ncat.lua: .: Is a directory\n", err)
+  assert.are.equal(contents "LICENSE", out)
+
+  -- a full disk ends it
+  out, err, status = example("cat.lua", "LICENSE >/dev/full")
+  assert.are.equal("", out)
+  assert.are.equal(1, status)
+  has(err, "No space left on device")
+end
+
+-- What diff -r does not compare: types, permissions, targets of links.
+local function listing(path)
+  return run("find " .. path .. " -mindepth 1 -printf '%P %y %m %l\\0' | sort -z | tr '\\0' '\\n'")
+end
+
+local function make_tree(source)
+  local per_folder = helper.times(100)
+  assert(os.execute("mkdir " .. source))
+  for _, odd in ipairs(ODD_NAMES) do
+    local below = source .. "/dir " .. odd
+    assert(os.execute("mkdir -p " .. quoted(below .. "/" .. odd .. "/deeper/empty")))
+    for i = 1, per_folder do
+      local name = ODD_NAMES[(i - 1) % #ODD_NAMES + 1] .. i
+      local file = assert(io.open((i % 2 == 1 and below or below .. "/" .. odd .. "/deeper") .. "/" .. name, "wb"))
+      file:write((name .. "\0"):rep(i % 5 * 100))
+      file:close()
+    end
+  end
+  local file = assert(io.open(source .. "/large", "wb"))
+  file:write(("0123456789abcde"):rep(400000), "odd end")
+  file:close()
+  assert(os.execute(([[cd %s && chmod 755 large && chmod 400 'dir plain/plain1' &&
+    ln -s large link && ln -s 'dir plain' folder-link && ln -s "/no/such ' place" dangling]]):format(source)))
+end
+
+runs["copy.lua"] = function()
+  local source, copy = folder .. "/source", folder .. "/the 'copy'"
+  make_tree(source)
+  local arguments = source .. " " .. quoted(copy)
+  local out, err, status = run("sh -c 'umask 022; exec \"$@\"' sh lua5.4 examples/copy.lua " .. arguments)
+  assert.are.equal("", out)
+  assert.are.equal("", err) -- no progress where nobody looks
+  assert.are.equal(0, status)
+  assert.is_true(os.execute("diff -r --no-dereference " .. arguments))
+  assert.are.equal(listing(source), (listing(quoted(copy))))
+
+  -- a copy that is there already is left alone
+  out, err, status = example("copy.lua", source .. "/large " .. quoted(copy))
+  assert.are.equal("", out)
+  assert.are.equal(1, status)
+  has(err, "File exists")
+
+  -- one file, by a name that looks like an option
+  assert.is_true(os.execute(('cd %s && %slua5.4 "$OLDPWD"/examples/copy.lua source/large -x && cmp source/large ./-x')
+    :format(folder, LIMIT)))
+
+  -- what cannot be copied is named, and the rest follows
+  assert(os.execute(("cd %s && mkdir mixed && mkfifo mixed/fifo && echo hello >mixed/file"):format(folder)))
+  out, err, status = example("copy.lua", ("%s/mixed %s/mixed2"):format(folder, folder))
+  assert.are.equal("", out)
+  assert.are.equal(1, status)
+  assert.are.equal(("copy.lua: %s/mixed/fifo: is a fifo, left out\n"):format(folder), err)
+  assert.are.equal("hello\n", contents(folder .. "/mixed2/file"))
+
+  out, err, status = example("copy.lua", ("%s/missing %s/x"):format(folder, folder))
+  assert.are.equal("", out)
+  assert.are.equal(1, status)
+  has(err, "/missing: No such file or directory")
+
+  -- progress where somebody does
+  if os.execute "command -v script >/dev/null" then
+    out = run(("script -qec 'lua5.4 examples/copy.lua %s %s/again' /dev/null </dev/null"):format(source, folder))
+    assert.is_truthy(out:find "0 of %d+, 0%.0 MB", out)
+  end
+end
+
+runs["fetch_many.lua"] = function()
+  local out, err, status = example("fetch_many.lua", tostring(helper.times(1000)))
+  assert.are.equal("", err)
+  assert.are.equal(0, status)
+  has(out, ("%d requests, 0 failed, at most 64 at a time\n"):format(helper.times(1000)))
+  assert.is_truthy(out:find "%d MB in [%d.]+ s: %d+ requests a second\n")
+
+  out = example("fetch_many.lua", "1")
+  has(out, "1 requests, 0 failed, at most 1 at a time\n")
+end
+
+-- Talks to an echo server until it is known to work, failing connections
+-- included.
+local function talk_to(address)
+  uring.run(function()
+    local tasks = {}
+    for i = 1, 20 do
+      tasks[i] = uring.spawn(function()
+        local connection <close> = assert(uring.connect(address))
+        local text = ("%d "):format(i):rep(i * 1000)
+        local writer = uring.spawn(function()
+          assert(connection:write(text))
+          assert(connection:shutdown "w")
+        end)
+        assert.are.equal(text, connection:read "a")
+        writer:await()
+      end)
+    end
+    for _, task in ipairs(tasks) do
+      task:await()
+    end
+    for _ = 1, 5 do -- leave in the middle of it
+      local connection <close> = assert(uring.connect(address))
+      assert(connection:write(("x"):rep(100000)))
+    end
+    local connection <close> = assert(uring.connect(address))
+    assert(connection:write "still there?\n")
+    assert.are.equal("still there?", connection:read "l")
+  end)
+end
+
+runs["echo_server.lua"] = function()
+  local err_path = folder .. "/err"
+  local command = "echo $$; exec " .. LIMIT .. "lua5.4 examples/echo_server.lua 127.0.0.1:0 2>"
+  local server = assert(io.popen(command .. err_path))
+  local pid = server:read "l"
+  local address = (server:read "l" or contents(err_path)):match "^listening on (.+)$"
+  local ok, err
+  if address then
+    ok, err = pcall(talk_to, address)
+  end
+  os.execute("kill " .. pid)
+  assert.are.equal("", server:read "a") -- it has ended
+  server:close()
+  assert.is_truthy(address, contents(err_path))
+  assert.is_true(ok, err)
+  for line in contents(err_path):gmatch "[^\n]+" do -- one a connection that broke, and nothing else
+    assert.is_truthy(line:find "^echo_server%.lua: 127%.0%.0%.1:%d+: %w+: ", line)
+  end
+
+  local _, text, status = example("echo_server.lua", "example.com:7")
+  assert.are.equal(1, status)
+  has(text, "example.com:7: the host is not a numeric address")
+end
+
+describe("examples", function()
+  helper.watch(before_each, after_each)
+
+  before_each(function()
+    folder = lines_of "mktemp -d"[1]
+  end)
+
+  after_each(function()
+    os.execute("rm -rf " .. folder)
+  end)
+
+  for _, name in ipairs(lines_of "ls examples") do
+    it(name .. " does what it says", function()
+      local test = runs[name]
+      assert.is_truthy(test, "nothing here runs examples/" .. name)
+      test()
+    end)
+
+    it(name .. " begins with a comment that tells how to run it", function()
+      local text = contents("examples/" .. name)
+      assert.is_truthy(text:find "^%-%- %a")
+      local head = text:match "^(.-)\n\n"
+      has(head, name == "tour.lua" and "--   make run" or "--   make run SCRIPT=examples/" .. name)
+    end)
+
+    it(name .. " answers arguments it cannot use with a usage line", function()
+      local out, err, status = example(name, "--such --arguments --are --wrong")
+      assert.are.equal("", out)
+      assert.are.equal(1, select(2, err:gsub("\n", "")))
+      assert.are.equal("usage: " .. name, err:match "^usage: %S+")
+      assert.are.equal(2, status)
+    end)
+  end
+end)
