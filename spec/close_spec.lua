@@ -6,7 +6,7 @@ local errno, const = uring.errno, uring.const
 
 -- What the kernel reads for long enough to be caught at it.
 local MEGABYTE = 1 << 20
-local BIG = (helper.slow and 96 or 256) * MEGABYTE
+local BIG = (helper.slow and 64 or 128) * MEGABYTE
 local big_path = ("/dev/shm/uring-close-%d"):format(testkit.getpid())
 
 local function make_big()
@@ -437,7 +437,7 @@ describe("closing a ring", function()
         end
         add("write", wr:fd(), ("x"):rep(1 << 20))
         for i = 1, 4 do
-          add("read", file:fd(), uring.buffer(BIG // 8), BIG // 8, 0, { async = true })
+          add("read", file:fd(), uring.buffer(BIG // 32), BIG // 32, 0, { async = true })
           add("write", wr:fd(), ("y"):rep(1000), 1000, nil, { async = true })
         end
         while r:stats().in_flight < 150 do
@@ -488,7 +488,7 @@ describe("closing a ring", function()
     it("survives handles older and younger than other rings", function()
       survives(([[
         local keep = {}
-        for i = 1, 20 do
+        for i = 1, 8 do
           local r, ops = uring.ring { entries = 4 }, {}
           keep[i] = { r, ops }
           work(keep[(i + 1) // 2][1], ops, %d)

@@ -1,0 +1,334 @@
+local helper = require "spec.support.helper"
+
+-- Fails every single request for memory of a workload, one after the other,
+-- from the first to the last.  In an interpreter of its own, since a failing
+-- request makes Lua collect, and busted's heap is large.
+
+local function under_valgrind()
+  local maps = io.open "/proc/self/maps"
+  local found = maps:read "a":find("vgpreload", 1, true)
+  maps:close()
+  return found
+end
+
+local PREFIX = under_valgrind()
+  and "valgrind -q --error-exitcode=99 --leak-check=full --keep-debuginfo=yes --child-silent-after-fork=yes --vgdb=no"
+  or ""
+
+local prelude = [[
+  local testkit = require "testkit"
+  local uring = require "uring"
+  local core, const = require "uring.core", uring.const
+  uring.on_error(function() end) -- a failed task says so, and that is all
+  local path = os.tmpname()
+
+  -- What is counted, with nothing under way.
+  local function counts()
+    local s = uring.stats()
+    return ("tasks %d, timers %d, in flight %d, backlog %d, lent %d, unknown %d, descriptors %d"):format(
+      s.tasks, s.timers, s.in_flight, s.backlog, s.bytes_lent, s.unknown, testkit.fds())
+  end
+
+  -- Turns until all is as it was; orphans and dropped rings end in their own time.
+  local function settled(before)
+    for i = 1, 200 do
+      collectgarbage()
+      if counts() == before then
+        return true
+      end
+      uring.sleep(i > 10 and 0.001 or 0)
+    end
+  end
+
+  local function is_memory_error(err)
+    return type(err) == "string" and err:find "memory" ~= nil
+  end
+
+  -- Lets the nth request fail, `times` times in a row, for every n until the
+  -- workload gets by without a failure.
+  local function sweep(name, times, work, step)
+    work()
+    work()
+    local before = counts()
+    assert(settled(before))
+    local n, failed, seen = 1, 0, nil
+    local fail = testkit.fail_allocation
+    repeat
+      fail(n, times)
+      local ok, err = pcall(work)
+      seen = fail(0)
+      if not ok then
+        failed = failed + 1
+        if not is_memory_error(err) then
+          error(("%s: request %d: not a memory error: %s"):format(name, n, tostring(err)), 0)
+        end
+      end
+      if not settled(before) then
+        error(("%s: request %d (%s):\n  before: %s\n  after:  %s"):format(name, n, tostring(err), before, counts()), 0)
+      end
+      local again, why = pcall(work)
+      if not again then
+        error(("%s: after request %d: %s"):format(name, n, tostring(why)), 0)
+      end
+      if not settled(before) then
+        error(("%s: after request %d:\n  before: %s\n  after:  %s"):format(name, n, before, counts()), 0)
+      end
+      n = n + (step or 1)
+    until n > seen and ok
+    assert(n > 1 and failed > 0 or times == 1, name .. ": nothing ever failed")
+    print(name, failed > 0 or times == 1)
+  end
+]]
+
+describe("out of memory", function()
+  -- Once: only C's own requests fail, for Lua collects and asks again.
+  -- Twice: Lua's fail, too.  Often: what is done about it fails as well.
+  local modes = { once = 1, twice = 2, ["many times"] = 12 }
+  local STEP = helper.slow and 3 or 1
+
+  local function sweeps(name, work)
+    for mode, times in pairs(modes) do
+      it(("%s: any request of it failing %s"):format(name, mode), function()
+        local output, status = helper.script(("%s\nsweep('work', %d, function()\n%s\nend, %d)\nos.remove(path)"):format(
+          prelude, times, work, STEP), PREFIX)
+        assert.are.equal("work\ttrue\n", output)
+        assert.are.equal(0, status)
+      end)
+    end
+  end
+
+  sweeps("buffers", [[
+    local b <close> = uring.buffer(5000)
+    local s = b:slice(1001, 2000)
+    s:fill(65)
+    b:set(1, "hello")
+    assert(b:get(1, 5) == "hello" and b:find("A") == 1001 and #s:get() == 1000)
+    local t <close> = uring.buffer(("x"):rep(2000))
+    assert(tostring(t):find "2000" and t:status() == "owned")
+  ]])
+
+  sweeps("rings", [[
+    local a <close> = assert(uring.ring { entries = 4, without = { "bind" } })
+    local b <close> = assert(uring.ring { entries = 4, driver = "fault", fault = { rate = 0 } })
+    assert(a:prepare("nop"):await() == 0 and b:prepare("nop"):await() == 0)
+    assert(a:features().entries == 4 and a:stats().completed == 1 and a:probe().read and tostring(b))
+  ]])
+
+  sweeps("operations by hand", [[
+    local r <close> = assert(uring.ring { entries = 4 })
+    local rd <close>, wr = uring.pipe()
+    local guard <close> = wr
+    local one, two, line = uring.buffer(10), uring.buffer(10), ("s"):rep(50)
+    local ops = {
+      r:prepare("write", wr:fd(), line .. "!"),
+      r:prepare("writev", wr:fd(), { "abc", uring.buffer "defg", line .. "?" }),
+      r:prepare("read", rd:fd(), one),
+      r:prepare("readv", rd:fd(), { two, uring.buffer(5) }),
+      r:prepare("statx", nil, path),
+      r:prepare("openat", nil, "/nonexistent/" .. line, 0),
+      r:prepare("timeout", 0.0001),
+    }
+    r:submit()
+    local idle = r:prepare("timeout", 60)
+    local _, cancelled = idle, idle:cancel()
+    assert(cancelled:await() == "cancelled")
+    assert(ops[1]:await() == 51 and ops[2]:await() == 58 and ops[3]:await() == 10 and ops[4]:await() == 15)
+    local n, stat = ops[5]:await()
+    assert(n == 0 and stat.type == "file" and ops[6]:await() == nil and ops[7]:await() == 0)
+    assert(ops[1]:status() == "done" and tostring(ops[1]) and two:get() == ("s"):rep(10))
+    local raw = r:prepare("raw", { opcode = 22, fd = rd:fd(), addr = one, len = 10, off = -1, keep = { line } })
+    assert(raw:await() == 10)
+  ]])
+
+  sweeps("more operations than there is room for", [[
+    local r <close> = assert(uring.ring { entries = 2, backlog = 200 })
+    local ops = {}
+    for i = 1, 300 do
+      ops[i] = r:prepare("nop")
+    end
+    for i = 1, 300 do
+      assert(ops[i]:await() == 0)
+    end
+    for i = 1, 150 do
+      ops[i] = r:prepare("timeout", 60) -- left for close
+    end
+  ]])
+
+  sweeps("operations of tasks", [[
+    uring.run(function()
+      local rd, wr = uring.pipe()
+      local a <close>, b = rd, wr
+      local guard <close> = b
+      local reader = uring.spawn(function()
+        local buffer = uring.buffer(100)
+        local n = assert(uring.op.read(rd:fd(), buffer, 100))
+        return buffer:get(1, n)
+      end)
+      assert(uring.op.write(wr:fd(), "some" .. "thing") == 9)
+      assert(reader:await() == "something")
+      local n, stat = uring.op.statx(nil, path)
+      assert(n == 0 and stat.type == "file")
+      local op = uring.prepare("read", rd:fd(), uring.buffer(10), 10)
+      assert(op:cancel():await() == "cancelled")
+      assert(select(2, uring.op.openat(nil, "/nonexistent/" .. n, 0)))
+    end)
+  ]])
+
+  sweeps("tasks", [[
+    local log = uring.run(function(...)
+      local tasks = {}
+      for i = 1, 20 do
+        tasks[i] = uring.spawn(function(n)
+          uring.sleep(0.00001 * n)
+          uring.yield()
+          return n
+        end, i)
+      end
+      local idle = uring.spawn(function() uring.sleep(60) end)
+      local sum = 0
+      for i = 1, 20 do
+        sum = sum + tasks[i]:await()
+      end
+      idle:cancel()
+      assert(not pcall(idle.await, idle))
+      local inner = uring.run(function() return uring.spawn(function() return select("#", 1, 2, 3) end):await() end)
+      return sum + inner
+    end, 1, 2, 3)
+    assert(log == 213)
+  ]])
+
+  sweeps("a task that fails", [[
+    local ok, err = pcall(uring.run, function()
+      for _ = 1, 5 do
+        uring.spawn(function() uring.sleep(60) end)
+      end
+      uring.yield()
+      error("on pur" .. "pose")
+    end)
+    assert(not ok)
+    if not err:find "on purpose" then error(err, 0) end
+  ]])
+
+  sweeps("files", [[
+    local file <close> = assert(uring.open(path, "w+"))
+    assert(file:write("one\n", 2, "\nthree\n"))
+    assert(file:seek("set", 0) == 0)
+    local lines = {}
+    for line in file:lines() do
+      lines[#lines + 1] = line
+    end
+    assert(table.concat(lines, ",") == "one,2,three")
+    file:seek("set", 0)
+    assert(file:read("l", 2, "a") == "one" and tostring(file):find "file")
+    file:close()
+    local ok, err = uring.open("/nonexistent/" .. path)
+    assert(not ok and (err:find "No such file" or error(err, 0)))
+  ]])
+
+  sweeps("sockets", [[
+    local listener <close> = assert(uring.listen { "127.0.0.1:0", backlog = 5, nodelay = true })
+    local address = assert(listener:address())
+    uring.run(function()
+      local server = uring.spawn(function()
+        local conn <close> = assert(listener:accept())
+        assert(conn:write(assert(conn:read "l"), "\n"))
+      end)
+      local conn <close> = assert(uring.connect(address))
+      assert(conn:write "hello\n")
+      assert(conn:read "l" == "hello")
+      assert(conn:peer() == address)
+      server:await()
+    end)
+  ]])
+
+  sweeps("messages", [[
+    local a, b = core.socketpair(const.SOCK_DGRAM)
+    local one <close>, other = setmetatable({}, { __close = function() uring.op.close(a) uring.op.close(b) end })
+    local buffer = uring.buffer(10)
+    assert(uring.prepare("sendmsg", a, { data = { "hel", uring.buffer "lo" } }):await() == 5)
+    local n, message = uring.prepare("recvmsg", b, { data = { buffer:slice(1, 3), buffer:slice(4) } }):await()
+    assert(n == 5 and message.flags == 0 and buffer:get(1, 5) == "hello")
+  ]])
+
+  sweeps("a multishot operation", [[
+    local listener <close> = assert(uring.listen "127.0.0.1:0")
+    local op <close> = uring.prepare("accept", listener:fd(), const.SOCK_CLOEXEC, { multishot = true })
+    uring.submit()
+    for _ = 1, 3 do
+      local conn <close> = assert(uring.connect(listener:address()))
+      local fd = core.descriptor(assert(op:await()))
+      fd:take() -- closed with the others below
+      fd = nil
+    end
+  ]])
+
+  sweeps("the default ring", [[
+    uring.close()
+    assert(uring.op.nop() == 0)
+    assert(uring.prepare("nop"):await() == 0)
+    uring.spawn(function() uring.sleep(60) end)
+    uring.spawn(function() uring.op.timeout(60) end)
+    uring.sleep(0)
+    uring.close()
+    uring.sleep(0)
+  ]])
+
+  sweeps("a task on a by-hand ring", [[
+    local r <close> = assert(uring.ring { entries = 4 })
+    uring.run(function()
+      local a = uring.spawn(function() return r:prepare("timeout", 0.0001):await() end)
+      local b = uring.spawn(function() return r:prepare("nop"):await() end)
+      assert(a:await() == 0 and b:await() == 0)
+    end)
+  ]])
+
+  sweeps("dropped rings, handles and buffers", [[
+    local rd, wr = core.pipe()
+    local guard <close> = setmetatable({}, { __close = function() uring.op.close(rd) uring.op.close(wr) end })
+    do
+      local r = assert(uring.ring { entries = 4 })
+      for i = 1, 10 do
+        r:prepare("read", rd, uring.buffer(10), 10)
+        uring.prepare("openat", nil, path, const.O_CLOEXEC)
+      end
+      r:submit()
+      uring.submit()
+    end
+    collectgarbage()
+    uring.sleep(0)
+  ]])
+
+  for mode, times in pairs(modes) do
+    it(("loading: any request of it failing %s"):format(mode), function()
+      local output, status = helper.script(([[
+        local testkit = require "testkit"
+        local loaded = {}
+        for name in pairs(package.loaded) do loaded[name] = true end
+        local fds = testkit.fds()
+        local n, uring = 1
+        local fail = testkit.fail_allocation
+        repeat
+          for name in pairs(package.loaded) do
+            if not loaded[name] then package.loaded[name] = nil end
+          end
+          fail(n, %d)
+          local ok, result = pcall(require, "uring")
+          local seen = fail(0)
+          if not ok and not result:find "memory" then
+            error("request " .. n .. ": " .. result, 0)
+          end
+          uring = ok and result
+          n = n + %d
+        until ok and n > seen
+        assert(uring.op.nop() == 0)
+        assert(uring.run(function() uring.sleep(0.001) return "ran" end) == "ran")
+        uring.close()
+        collectgarbage()
+        assert(testkit.fds() == fds)
+        print "loaded"
+      ]]):format(times, STEP), PREFIX)
+      assert.are.equal("loaded\n", output)
+      assert.are.equal(0, status)
+    end)
+  end
+end)
