@@ -109,6 +109,14 @@ static void set_field(struct request *q, const struct arg *a, lua_Integer n)
     memcpy(field, &u16, 2);
 }
 
+/* Is the string at this index exactly this name? */
+static bool is_name(lua_State *L, int index, const char *name)
+{
+  size_t len;
+  const char *s = lua_tolstring(L, index, &len);
+  return len == strlen(name) && memcmp(s, name, len) == 0;
+}
+
 /*
 ** Numbers and names
 */
@@ -160,7 +168,7 @@ static void read_how(struct reader *in, const struct arg *a)
   int i = in->index++;
   if (i <= in->last && lua_type(in->L, i) == LUA_TSTRING) {
     for (unsigned how = 0; how < 3; how++)
-      if (strcmp(lua_tostring(in->L, i), names[how]) == 0) {
+      if (is_name(in->L, i, names[how])) {
         in->q->sqe.len = how;
         return;
       }
@@ -389,6 +397,22 @@ static void read_message_to(struct reader *in, const struct arg *a,
   read_address(&one, a);
 }
 
+static void check_message_names(struct reader *in, int message, bool writes)
+{
+  lua_State *L = in->L;
+  for (lua_pushnil(L); lua_next(L, message); lua_pop(L, 1)) {
+    if (lua_type(L, -2) == LUA_TSTRING &&
+        (is_name(L, -2, "data") || is_name(L, -2, "control") ||
+         (!writes && is_name(L, -2, "to"))))
+      continue;
+    luaL_error(L,
+               "unknown field '%s' of the message of %s; it takes data "
+               "control%s",
+               luaL_tolstring(L, -2, NULL), in->q->row->name,
+               writes ? "" : " to");
+  }
+}
+
 static void read_message(struct reader *in, const struct arg *a, bool writes)
 {
   int i = in->index++;
@@ -396,6 +420,7 @@ static void read_message(struct reader *in, const struct arg *a, bool writes)
   if (i > in->last || !lua_istable(in->L, i))
     bad_type(in, a, i, "table");
   luaL_checkstack(in->L, 8, "too many values for a message");
+  check_message_names(in, i, writes);
   if (!writes)
     read_message_to(in, a, i);
   read_message_data(in, a, i, writes);
@@ -442,20 +467,20 @@ static const char *const raw_others[] = {"opcode", "off", "keep", "multishot"};
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-static bool raw_knows(const char *name, struct near *near)
+static bool raw_knows(lua_State *L, struct near *near)
 {
   bool found = false;
   for (size_t i = 0; i < COUNT(raw_fields); i++) {
     near_offer(near, raw_fields[i].name);
-    found |= strcmp(name, raw_fields[i].name) == 0;
+    found |= is_name(L, -2, raw_fields[i].name);
   }
   for (size_t i = 0; i < COUNT(raw_pointers); i++) {
     near_offer(near, raw_pointers[i]);
-    found |= strcmp(name, raw_pointers[i]) == 0;
+    found |= is_name(L, -2, raw_pointers[i]);
   }
   for (size_t i = 0; i < COUNT(raw_others); i++) {
     near_offer(near, raw_others[i]);
-    found |= strcmp(name, raw_others[i]) == 0;
+    found |= is_name(L, -2, raw_others[i]);
   }
   return found;
 }
@@ -468,7 +493,7 @@ static void check_raw_names(struct reader *in, int table)
     const char *name =
         lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
     near_start(&near, name);
-    if (raw_knows(name, &near))
+    if (lua_type(L, -2) == LUA_TSTRING && raw_knows(L, &near))
       continue;
     near_push(L, &near);
     luaL_error(L, "unknown field '%s' of raw%s", name, lua_tostring(L, -1));
@@ -583,6 +608,36 @@ static void read_raw_opcode(struct reader *in, int table)
   lua_pop(in->L, 3);
 }
 
+/* Of an opcode whose `len` is known to count the bytes at `addr`, no more of
+** them than there are. */
+static void check_raw_length(struct reader *in)
+{
+  static const struct arg len = {.name = "len"};
+  const struct row *row = op_of_opcode(in->q->sqe.opcode);
+  size_t size;
+  lua_rawgeti(in->L, in->q->vector, 1);
+  size = data_length(in->L, lua_gettop(in->L));
+  if (row != NULL && !lua_isboolean(in->L, -1))
+    for (const struct arg *a = row->args; a->kind != ARG_END; a++)
+      if ((a->kind == ARG_BUFFER || a->kind == ARG_DATA) &&
+          in->q->sqe.len > size)
+        bad(in, &len, "more than the bytes at addr");
+  lua_pop(in->L, 1);
+}
+
+/* What the library could not keep account of. */
+static void check_raw_flags(struct reader *in)
+{
+  static const struct arg flags = {.name = "flags"};
+  struct request *q = in->q;
+  if (q->sqe.flags & IOSQE_CQE_SKIP_SUCCESS)
+    bad(in, &flags, "an operation without a completion would never end");
+  if (q->sqe.flags & IOSQE_IO_DRAIN) { /* see the backlog in ring.c */
+    q->sqe.flags &= (uint8_t)~IOSQE_IO_DRAIN;
+    q->event_flags |= EVENT_DRAIN;
+  }
+}
+
 static void read_raw(struct reader *in, const struct arg *a)
 {
   lua_State *L = in->L;
@@ -610,10 +665,8 @@ static void read_raw(struct reader *in, const struct arg *a)
   q->aux = AUX_RAW;
   if (op_yields_fd(q->sqe.opcode) && q->sqe.file_index == 0)
     q->event_flags |= EVENT_YIELDS_FD;
-  if (q->sqe.flags & IOSQE_IO_DRAIN) { /* see the backlog in ring.c */
-    q->sqe.flags &= (uint8_t)~IOSQE_IO_DRAIN;
-    q->event_flags |= EVENT_DRAIN;
-  }
+  check_raw_flags(in);
+  check_raw_length(in);
 }
 
 /*
@@ -634,15 +687,17 @@ static uint8_t allowed_options(const struct row *row)
   return row->options | OPTION_ASYNC | OPTION_DRAIN;
 }
 
-static uint8_t option_named(struct reader *in, const char *name)
+/* The option whose name is below the value on the top. */
+static uint8_t option_named(struct reader *in)
 {
+  const char *name = lua_tostring(in->L, -2);
   uint8_t allowed = allowed_options(in->q->row);
   struct near near;
   near_start(&near, name);
   for (size_t i = 0; i < COUNT(options); i++) {
     if (!(options[i].option & allowed))
       continue;
-    if (strcmp(options[i].name, name) == 0)
+    if (is_name(in->L, -2, options[i].name))
       return options[i].option;
     near_offer(&near, options[i].name);
   }
@@ -665,7 +720,7 @@ static void read_options(struct reader *in, unsigned *set, unsigned *cleared)
     uint8_t option;
     if (lua_type(L, -2) != LUA_TSTRING)
       luaL_error(L, "options of %s have names", in->q->row->name);
-    option = option_named(in, lua_tostring(L, -2));
+    option = option_named(in);
     if (!lua_isboolean(L, -1))
       luaL_error(L, "option '%s' of %s is true or false, not a %s",
                  lua_tostring(L, -2), in->q->row->name, luaL_typename(L, -1));

@@ -155,6 +155,16 @@ const struct row *op_find(const char *name)
   return NULL;
 }
 
+const struct row *op_check(lua_State *L, int index)
+{
+  size_t len;
+  const char *name = luaL_checklstring(L, index, &len);
+  const struct row *row = len == strlen(name) ? op_find(name) : NULL;
+  if (row == NULL)
+    op_unknown(L, name);
+  return row;
+}
+
 const struct row *op_next(const struct row *row)
 {
   row = row ? row + 1 : rows;

@@ -112,6 +112,10 @@ struct request {
 
 /* The row of a name, NULL where there is none. */
 const struct row *op_find(const char *name);
+
+/* The row whose name is the string at a stack index; raises if there is none.
+ */
+const struct row *op_check(lua_State *L, int index);
 const struct row *op_next(const struct row *row); /* NULL: the first */
 
 /* The row that stands for an opcode; NULL: there is none. */

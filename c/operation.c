@@ -122,7 +122,7 @@ static void check_cancelled(lua_State *L, const struct operation *op,
   if (t == NULL)
     return;
   task_check_resumed(L, t);
-  if (t->cancelled && has_failed(op))
+  if (task_is_struck(t) && has_failed(op))
     task_raise_cancelled(L);
 }
 
@@ -161,6 +161,8 @@ static int await_foreign(lua_State *L, struct task *t, struct operation *op)
       return luaL_error(L, "io_uring_enter: %s", strerror(-rc));
     if (is_ready(op))
       return t->then(L, LUA_OK, (lua_KContext)t);
+    if (ring_has_unsent(op->ring)) /* nobody else hands it over */
+      ring_ring_bell(op->ring);
     watch(L, t, bell);
     return task_park(L, t, &op->watchers, foreign_k, (lua_KContext)t);
   }
@@ -174,7 +176,7 @@ static int foreign_k(lua_State *L, int status, lua_KContext ctx)
   (void)status;
   task_check_resumed(L, t);
   outcome_drop(t->core, &t->outcome);
-  if (t->cancelled)
+  if (task_is_struck(t))
     operation_cancel(op);
   return await_foreign(L, t, op);
 }
@@ -470,19 +472,16 @@ static int prepare_k(lua_State *L, int status, lua_KContext ctx);
 static bool can_wait_for_room(lua_State *L, const struct ring *r)
 {
   const struct task *t = r->core->sched.current;
-  return r == r->core->home && t != NULL && t->co == L && !t->cancelled &&
+  return r == r->core->home && t != NULL && t->co == L && !task_is_struck(t) &&
          lua_isyieldable(L);
 }
 
 static int prepare(lua_State *L, bool may_wait)
 {
   struct ring *r = ring_object_open(L, 1);
-  const char *name = luaL_checkstring(L, 2);
-  const struct row *row = op_find(name);
+  const struct row *row = op_check(L, 2);
   struct operation *op;
   struct request q;
-  if (row == NULL)
-    return op_unknown(L, name);
   if (may_wait && ring_is_crowded(r) && can_wait_for_room(L, r)) {
     struct task *t = task_awaiting(L, r->core);
     return task_park(L, t, &r->space, prepare_k, (lua_KContext)t);
@@ -520,7 +519,7 @@ static int call_k(lua_State *L, int status, lua_KContext ctx)
   int n;
   (void)status;
   task_check_resumed(L, t);
-  if (o->res < 0 && t->cancelled)
+  if (o->res < 0 && task_is_struck(t))
     return task_raise_cancelled(L);
   n = outcome_push(L, o);
   if (o->aux != NULL)

@@ -162,7 +162,9 @@ static void unlink_cancel(struct ring *r, struct event *e)
 static void withdraw(struct ring *r, struct event *e)
 {
   e->flags |= EVENT_WITHDRAWN;
-  if (!(e->flags & EVENT_BACKLOG)) {
+  if (e->flags & EVENT_BACKLOG) {
+    r->withdrawn++;
+  } else {
     struct io_uring_sqe *sqe = unpublished_sqe(r, e);
     uint8_t order =
         sqe->flags & (IOSQE_IO_LINK | IOSQE_IO_HARDLINK | IOSQE_IO_DRAIN);
@@ -311,15 +313,16 @@ static void reap(lua_State *L, struct ring *r)
 
 /* Cancel requests first, since what they aim at is older than anything in
 ** the backlog. */
-static void refill_cancels(struct ring *r)
+static bool refill_cancels(struct ring *r)
 {
   while (r->cancels != NULL) {
     struct io_uring_sqe *sqe = next_sqe(r);
     if (sqe == NULL)
-      return;
+      return false;
     cancel_sqe(sqe, r->cancels);
     unlink_cancel(r, r->cancels);
   }
+  return true;
 }
 
 /* Does a drained operation keep this one from starting? */
@@ -329,34 +332,54 @@ static bool held_back(const struct ring *r, const struct event *e)
          (e->flags & EVENT_DRAIN && (r->in_flight > 0 || r->unpublished > 0));
 }
 
-static void refill_backlog(lua_State *L, struct ring *r)
+/* Takes those that were withdrawn out of the backlog, wherever they stand. */
+static void sweep_withdrawn(lua_State *L, struct ring *r)
 {
   struct backlog *b = &r->backlog;
+  unsigned kept = 0;
+  for (unsigned i = 0; i < b->count; i++) {
+    const struct io_uring_sqe *sqe = &b->sqes[(b->head + i) & (b->size - 1)];
+    struct event *e = event_find(&r->events, sqe->user_data);
+    if (e->flags & EVENT_WITHDRAWN)
+      finish(L, r, e, -ECANCELED, 0);
+    else
+      b->sqes[(b->head + kept++) & (b->size - 1)] = *sqe;
+  }
+  b->count = kept;
+  r->withdrawn = 0;
+}
+
+/* False: some must wait for the SQ to be handed over. */
+static bool refill_backlog(lua_State *L, struct ring *r)
+{
+  struct backlog *b = &r->backlog;
+  if (r->withdrawn > 0)
+    sweep_withdrawn(L, r);
   while (b->count > 0) {
     const struct io_uring_sqe *sqe = &b->sqes[b->head];
     struct event *e = event_find(&r->events, sqe->user_data);
-    struct io_uring_sqe *slot = NULL;
-    if (!(e->flags & EVENT_WITHDRAWN)) {
-      if (held_back(r, e) || (slot = next_sqe(r)) == NULL)
-        return;
-      r->draining = (e->flags & EVENT_DRAIN) != 0;
-    }
+    struct io_uring_sqe *slot;
+    if (held_back(r, e))
+      return true; /* those before it have to end: no matter of room */
+    slot = next_sqe(r);
+    if (slot == NULL)
+      return false;
+    r->draining = (e->flags & EVENT_DRAIN) != 0;
     b->head = (b->head + 1) & (b->size - 1);
     b->count--;
     e->flags &= (uint16_t)~EVENT_BACKLOG;
-    if (slot != NULL)
-      put_into_sq(r, e, slot, sqe);
-    else
-      finish(L, r, e, -ECANCELED, 0);
+    put_into_sq(r, e, slot, sqe);
   }
+  return true;
 }
 
-static void refill(lua_State *L, struct ring *r)
+/* Moves what waits into the SQ.  False: not all that could go had room. */
+static bool refill(lua_State *L, struct ring *r)
 {
-  refill_cancels(r);
-  refill_backlog(L, r);
+  bool all = refill_cancels(r) && refill_backlog(L, r);
   if (!queue_empty(&r->space) && ring_has_room(r))
     tasks_wake_some(&r->space, r->backlog.limit - r->backlog.count);
+  return all;
 }
 
 int ring_submit(lua_State *L, struct ring *r)
@@ -365,6 +388,13 @@ int ring_submit(lua_State *L, struct ring *r)
   refill(L, r);
   to_submit = publish(r);
   return to_submit ? r->driver->enter(r, to_submit, 0, 0) : 0;
+}
+
+static bool sq_full(const struct ring *r)
+{
+  const struct io_uring_sq *sq = &r->io.sq;
+  return sq->sqe_tail - io_uring_smp_load_acquire(sq->khead) >=
+         sq->ring_entries;
 }
 
 static bool cq_empty(const struct ring *r)
@@ -400,19 +430,20 @@ static void silence_bell(const struct ring *r)
     return;
   (void)eventfd_read(r->bell, &count);
   if (!cq_empty(r) || IO_URING_READ_ONCE(*r->io.sq.kflags) & more)
-    (void)eventfd_write(r->bell, 1);
+    ring_ring_bell(r);
 }
 
 int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
 {
   uint64_t completed = r->stats.completed;
+  bool all = refill(L, r);
   unsigned to_submit;
   int rc;
-  refill(L, r);
-  wait = wait && completed == r->stats.completed && cq_empty(r);
+  /* what found no room follows in the next step: first hand over */
+  wait = wait && all && completed == r->stats.completed && cq_empty(r);
   to_submit = publish(r);
   rc = r->driver->enter(r, to_submit, wait, deadline_ns);
-  if (rc == -EAGAIN || rc == -EBUSY)
+  if (rc == -EAGAIN || rc == -EBUSY || (!all && sq_full(r)))
     rc = wait_out_pressure(r, deadline_ns);
   if (rc == -EBADR) /* the kernel had no memory to keep a CQE */
     r->stats.overflowed++;
@@ -437,6 +468,23 @@ int ring_bell(struct ring *r)
   }
   r->bell = fd;
   return fd;
+}
+
+bool ring_has_unsent(const struct ring *r)
+{
+  const struct io_uring_sq *sq = &r->io.sq;
+  const struct backlog *b = &r->backlog;
+  if (r->cancels != NULL ||
+      sq->sqe_tail != io_uring_smp_load_acquire(sq->khead))
+    return true;
+  return b->count > 0 &&
+         !held_back(r, event_find(&r->events, b->sqes[b->head].user_data));
+}
+
+void ring_ring_bell(const struct ring *r)
+{
+  if (r->bell >= 0)
+    (void)eventfd_write(r->bell, 1);
 }
 
 bool ring_idle(const struct ring *r)
@@ -583,6 +631,7 @@ static void release_queues(lua_State *L, struct ring *r, bool quiet)
   mem_free(r->core, r->backlog.sqes,
            r->backlog.size * sizeof *r->backlog.sqes);
   memset(&r->backlog, 0, sizeof r->backlog);
+  r->withdrawn = 0;
   tasks_wake(&r->space);
   if (quiet)
     event_table_close(L, r->core, &r->events);

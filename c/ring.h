@@ -64,6 +64,7 @@ struct ring {
   unsigned in_flight;        /* events published and not terminal */
   struct event *cancels;     /* events whose cancel request is due */
   struct event *cancels_end; /* the last of them */
+  unsigned withdrawn;        /* how many in the backlog will never start */
   struct queue space;        /* tasks that wait for room in the backlog */
   lua_Number drain_timeout;
   uint8_t supported[32]; /* a bit for each opcode of the kernel */
@@ -145,6 +146,12 @@ int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns);
 ** not do: polling it misses completions whose task work is deferred.  A step
 ** silences it. */
 int ring_bell(struct ring *r);
+
+/* Has the ring SQEs that the kernel could be handed now? */
+bool ring_has_unsent(const struct ring *r);
+
+/* Rings the bell: the ring wants another step. */
+void ring_ring_bell(const struct ring *r);
 
 /* Is there nothing in this ring that could ever complete? */
 bool ring_idle(const struct ring *r);

@@ -142,6 +142,20 @@ static void read_option(lua_State *L, const struct option *option,
   }
 }
 
+static void unknown_fault_field(lua_State *L, const char *name)
+{
+  struct near near;
+  near_start(&near, name);
+  near_offer(&near, "seed");
+  near_offer(&near, "rate");
+  near_offer(&near, "errno");
+  near_push(L, &near);
+  luaL_error(L,
+             "unknown field '%s' of option 'fault'%s; it takes seed rate "
+             "errno",
+             name, lua_tostring(L, -1));
+}
+
 /* fault = { seed = integer, rate = 0..1, errno = integer } */
 static void read_fault(lua_State *L, int table, struct ring_options *o)
 {
@@ -159,10 +173,7 @@ static void read_fault(lua_State *L, int table, struct ring_options *o)
           !(o->fault_rate >= 0 && o->fault_rate <= 1))
         bad_option(L, "fault.rate", "number from 0 to 1");
     } else {
-      luaL_error(L,
-                 "unknown field '%s' of option 'fault'; it takes seed rate "
-                 "errno",
-                 name);
+      unknown_fault_field(L, name);
     }
   }
 }
@@ -176,11 +187,7 @@ static void read_without(lua_State *L, int table, struct ring_options *o)
     lua_rawgeti(L, table, i);
     if (lua_type(L, -1) != LUA_TSTRING)
       bad_option(L, "without", "names of operations");
-    row = op_find(lua_tostring(L, -1));
-    if (row == NULL) {
-      op_unknown(L, lua_tostring(L, -1));
-      return;
-    }
+    row = op_check(L, -1);
     o->without[row->opcode / 8] |= (uint8_t)(1u << (row->opcode % 8));
     lua_pop(L, 1);
   }
@@ -404,9 +411,7 @@ static int ring_probe(lua_State *L)
   struct ring *r = ring_object_open(L, 1);
   const struct row *row = NULL;
   if (!lua_isnoneornil(L, 2)) {
-    row = op_find(luaL_checkstring(L, 2));
-    if (row == NULL)
-      return op_unknown(L, lua_tostring(L, 2));
+    row = op_check(L, 2);
     lua_pushboolean(L, can_do(r, row));
     return 1;
   }
@@ -459,6 +464,16 @@ static int ring_has_default(lua_State *L)
   return 1;
 }
 
+/* A method of the ring, called on the default ring: the ring is put before
+** the arguments. */
+static int on_default(lua_State *L)
+{
+  lua_CFunction method = lua_tocfunction(L, lua_upvalueindex(2));
+  ring_default(L);
+  lua_insert(L, 1);
+  return method(L);
+}
+
 static const luaL_Reg ring_methods[] = {
     {"submit", ring_submit_lua},
     {"close", ring_close_lua},
@@ -483,6 +498,23 @@ static const luaL_Reg ring_functions[] = {
     {NULL, NULL},
 };
 
+/* Pushes a table of the methods, for the default ring. */
+static void push_on_default(lua_State *L, struct core *core)
+{
+  static const char *const names[] = {"prepare", "submit", "stats", "features",
+                                      "probe"};
+  lua_newtable(L);
+  luaL_getmetatable(L, RING_TYPE);
+  lua_getfield(L, -1, "__index"); /* functions; metatable; methods */
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    lua_pushlightuserdata(L, core);
+    lua_getfield(L, -2, names[i]);
+    lua_pushcclosure(L, on_default, 2);
+    lua_setfield(L, -4, names[i]);
+  }
+  lua_pop(L, 2);
+}
+
 void ring_object_register(lua_State *L, struct core *core)
 {
   luaL_newmetatable(L, RING_TYPE);
@@ -494,4 +526,6 @@ void ring_object_register(lua_State *L, struct core *core)
   lua_pop(L, 1);
   lua_pushlightuserdata(L, core);
   luaL_setfuncs(L, ring_functions, 1);
+  push_on_default(L, core);
+  lua_setfield(L, -2, "on_default");
 }

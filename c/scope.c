@@ -139,7 +139,7 @@ static int join_k(lua_State *L, int status, lua_KContext ctx)
     cancel_children(s);
   if (s->live > 0)
     return task_park(L, t, &s->joining, join_k, ctx);
-  if (t->cancelled)
+  if (task_is_struck(t))
     return task_raise_cancelled(L);
   return 0;
 }
@@ -156,7 +156,8 @@ static int scope_join(lua_State *L)
   }
   if (s->live == 0)
     return 0;
-  if (t->cancelled) { /* cancelled already: not the way to get away early */
+  if (task_is_struck(
+          t)) { /* cancelled already: not the way to get away early */
     cancel_children(s);
     if (!lua_isyieldable(L))
       return 0;

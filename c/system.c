@@ -47,6 +47,7 @@ static int descriptor_take(lua_State *L)
   return 1;
 }
 
+/* Also __close: what was not taken is closed. */
 static int descriptor_gc(lua_State *L)
 {
   int *d = luaL_checkudata(L, 1, DESCRIPTOR_TYPE);
@@ -144,6 +145,8 @@ void system_register(lua_State *L)
 {
   luaL_newmetatable(L, DESCRIPTOR_TYPE);
   lua_pushcfunction(L, descriptor_gc);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -3, "__close");
   lua_setfield(L, -2, "__gc");
   lua_newtable(L);
   lua_pushcfunction(L, descriptor_take);

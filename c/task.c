@@ -9,7 +9,8 @@
 **    it unwinds.  If the operation was faster its result is delivered, and
 **    the cancellation is raised by the next await.
 ** 4. Waiting for anything else: it leaves the queue or the heap, and wakes.
-** 5. On waking, the object `uring.cancelled` is raised in the task, so that
+** 5. Inside `shield` 3 and 4 are left undone, and awaits do not raise.
+** 6. On waking, the object `uring.cancelled` is raised in the task, so that
 **    <close> variables unwind.  It may be caught, but every later await
 **    raises it again.
 */
@@ -123,24 +124,41 @@ static bool can_be_suspended(const char *name)
   return false;
 }
 
-/* Pushes "module.name" of the function on the top, which it pops; false: it
-** is in no loaded module. */
-static bool push_global_name(lua_State *L)
+/* If the module at the top has the function at index `function`, replaces
+** that by "module.name". */
+static bool name_in_module(lua_State *L, int function, const char *module)
 {
-  int function = lua_gettop(L);
-  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-  for (lua_pushnil(L); lua_next(L, function + 1); lua_pop(L, 1)) {
-    if (!lua_istable(L, -1) || lua_type(L, -2) != LUA_TSTRING)
-      continue;
-    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
-      if (lua_type(L, -2) != LUA_TSTRING || !lua_rawequal(L, -1, function))
-        continue;
-      lua_pushfstring(L, "%s.%s", lua_tostring(L, -4), lua_tostring(L, -2));
+  if (!lua_istable(L, -1))
+    return false;
+  for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1))
+    if (lua_type(L, -2) == LUA_TSTRING && lua_rawequal(L, -1, function)) {
+      lua_pushfstring(L, "%s.%s", module, lua_tostring(L, -2));
       lua_replace(L, function);
       lua_settop(L, function);
       return true;
     }
+  return false;
+}
+
+/* Pushes "module.name" of the function on the top, which it pops; false: it
+** is in no loaded module.  Lua's own modules first: others repeat what is in
+** them under other names. */
+static bool push_global_name(lua_State *L)
+{
+  static const char *const own[] = {"_G", "table", "string", "coroutine",
+                                    "io", "os",    "debug",  "utf8"};
+  int function = lua_gettop(L);
+  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
+    lua_getfield(L, function + 1, own[i]);
+    if (name_in_module(L, function, own[i]))
+      return true;
+    lua_settop(L, function + 1);
   }
+  for (lua_pushnil(L); lua_next(L, function + 1); lua_pop(L, 1))
+    if (lua_type(L, -2) == LUA_TSTRING &&
+        name_in_module(L, function, lua_tostring(L, -2)))
+      return true;
   lua_settop(L, function - 1);
   return false;
 }
@@ -186,7 +204,7 @@ struct task *task_awaiting(lua_State *L, struct core *core)
                   "only its task can be suspended");
   if (!lua_isyieldable(L))
     raise_not_yieldable(L);
-  if (t->cancelled)
+  if (task_is_struck(t))
     task_raise_cancelled(L);
 #ifdef URING_GCSTRESS
   lua_gc(L, LUA_GCCOLLECT);
@@ -225,7 +243,7 @@ void task_cancel(struct task *t)
   if (t->cancelled || t->state == TASK_ENDED)
     return;
   t->cancelled = true;
-  if (t->state != TASK_WAITING)
+  if (t->state != TASK_WAITING || t->shields > 0)
     return;
   t->interrupted = true;
   if (t->event != NULL) {
@@ -522,6 +540,7 @@ static int task_await(lua_State *L)
     return push_results(L, t);
   if (self != NULL)
     return task_park(L, self, &t->awaiting, await_k, (lua_KContext)self);
+  t->observed = true; /* its failure is raised here, and not reported */
   loop_until(L, core_home(L, core), UINT64_MAX, has_ended, t);
   return push_results(L, t);
 }
@@ -633,6 +652,34 @@ static int task_yield(lua_State *L)
   return lua_yieldk(L, 0, (lua_KContext)t, wait_k);
 }
 
+static int shield_k(lua_State *L, int status, lua_KContext ctx)
+{
+  ((struct task *)ctx)->shields--;
+  if (status != LUA_OK && status != LUA_YIELD)
+    return lua_error(L);
+  return lua_gettop(L);
+}
+
+/* shield(fn, …) -> its results: cancellation is held back until fn returns,
+** and strikes at the first await after it */
+static int task_shield(lua_State *L)
+{
+  struct core *core = core_upvalue(L);
+  struct task *t = core->sched.current;
+  int status;
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  if (t == NULL || t->co != L) { /* nobody there to be cancelled */
+    lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+    return lua_gettop(L);
+  }
+  if (t->shields == UINT8_MAX)
+    return luaL_error(L, "too many shields inside one another");
+  t->shields++;
+  status = lua_pcallk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, (lua_KContext)t,
+                      shield_k);
+  return shield_k(L, status, (lua_KContext)t);
+}
+
 /* now() -> seconds of the monotonic clock */
 static int task_now(lua_State *L)
 {
@@ -685,8 +732,9 @@ static const luaL_Reg task_methods[] = {
 };
 
 static const luaL_Reg task_functions[] = {
-    {"spawn", task_spawn}, {"sleep", task_sleep},     {"yield", task_yield},
-    {"now", task_now},     {"current", task_current}, {NULL, NULL},
+    {"spawn", task_spawn}, {"sleep", task_sleep},   {"yield", task_yield},
+    {"now", task_now},     {"shield", task_shield}, {"current", task_current},
+    {NULL, NULL},
 };
 
 void task_register(lua_State *L, struct core *core)

@@ -32,6 +32,7 @@ struct task {
   int nresults; /* on `co`, once it has ended */
   uint8_t state, end;
   bool started;
+  uint8_t shields;  /* calls of shield it is in: cancellation is held back */
   bool cancelled;   /* every await from now on raises */
   bool interrupted; /* woken by cancel, not by what it waited for */
   bool observed;    /* somebody has been, or will be, given its failure */
@@ -82,6 +83,12 @@ void tasks_wake_some(struct queue *q, unsigned n);
 
 /* Everybody in the queue goes on waiting, but not there. */
 void tasks_leave(struct queue *q);
+
+/* Does cancellation strike the task now? */
+static inline bool task_is_struck(const struct task *t)
+{
+  return t->cancelled && t->shields == 0;
+}
 
 /* Asks the task to end: see the protocol in task.c.  Idempotent. */
 void task_cancel(struct task *t);

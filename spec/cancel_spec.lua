@@ -72,6 +72,19 @@ local function drain(fd)
   return outcome == "completed" and b:get(1, n) or ""
 end
 
+-- Reads what must be there; raises where it was lost, instead of waiting.
+local function take(fd, buffer)
+  local op = uring.prepare("read", fd, buffer)
+  for _ = 1, 200 do
+    if op:status() == "done" then
+      return op:await()
+    end
+    uring.sleep(0.001)
+  end
+  op:cancel():await()
+  error("the data was lost", 2)
+end
+
 local function fifo()
   local path = helper.tmpname()
   os.remove(path)
@@ -109,32 +122,53 @@ describe("cancelling", function()
     end)
 
     it("that waits in the backlog, first, last and in between", function()
-      local r, w = pipe()
-      local ring = new_ring { entries = 2, backlog = 64 }
-      for _, victim in ipairs { 3, 4, 10, 19, 20 } do
-        local ops, buffers = {}, {}
-        for i = 1, 20 do
-          buffers[i] = uring.buffer(1)
-          ops[i] = ring:prepare("read", r, buffers[i])
-        end
-        assert.is_true(ring:stats().backlog >= 16)
-        assert.are.equal("prepared", ops[victim]:status())
-        local c = ops[victim]:cancel()
-        assert.are.equal("cancelling", ops[victim]:status())
-        assert.are.equal("cancelled", c:await())
-        assert.are.equal("owned", buffers[victim]:status())
-        uring.op.write(w, ("x"):rep(19))
-        for i = 1, 20 do
-          if i ~= victim then
-            assert.are.equal(1, ops[i]:await())
-            assert.are.equal("x", buffers[i]:get())
+      local output, status = helper.script([[
+        local uring = require "uring"
+        local r, w = uring.pipe()
+        local ring = uring.ring { entries = 2, backlog = 64 }
+        for _, victim in ipairs { 3, 4, 10, 19, 20 } do
+          local ops, buffers = {}, {}
+          for i = 1, 20 do
+            buffers[i] = uring.buffer(1)
+            ops[i] = ring:prepare("read", r:fd(), buffers[i])
           end
+          assert(ring:stats().backlog >= 16)
+          assert(ops[victim]:status() == "prepared")
+          local c = ops[victim]:cancel()
+          assert(ops[victim]:status() == "cancelling")
+          assert(c:await() == "cancelled")
+          assert(buffers[victim]:status() == "owned")
+          assert(w:write(("x"):rep(19)))
+          for i = 1, 20 do
+            if i ~= victim then
+              assert(ops[i]:await() == 1)
+              assert(buffers[i]:get() == "x")
+            end
+          end
+          assert(buffers[victim]:get() == "\0")
+          assert(w:write "end")
+          assert(r:read(3) == "end") -- nothing was left of the others
         end
-        assert.are.equal("\0", buffers[victim]:get())
-        assert.are.equal("", drain(r))
-      end
-      assert.are.equal(0, ring:stats().in_flight)
-      assert.are.equal(0, ring:stats().backlog)
+        print(ring:stats().in_flight, ring:stats().backlog, ring:stats().bytes_lent)
+      ]], "timeout 10")
+      assert.are.equal("0\t0\t0\n", output)
+      assert.are.equal(0, status)
+    end)
+
+    it("that waits in the backlog while what stands before it never ends", function()
+      local output, status = helper.script([[
+        local uring = require "uring"
+        local ring = uring.ring { entries = 2 }
+        local silent = uring.pipe()
+        local r, w = uring.pipe()
+        w:write "x"
+        local a = ring:prepare("read", silent:fd(), uring.buffer(1))
+        local b = ring:prepare("read", silent:fd(), uring.buffer(1))
+        local c = ring:prepare("read", r:fd(), uring.buffer(1))
+        print(c:await(), a:status(), b:status())
+      ]], "timeout 10")
+      assert.are.equal("1\tsubmitted\tsubmitted\n", output)
+      assert.are.equal(0, status)
     end)
 
     it("that is all there is, in the backlog as a whole", function()
@@ -503,7 +537,7 @@ describe("cancelling", function()
             assert.are.equal(8, n)
             assert.are.equal(sent, b:get())
           else
-            assert.are.equal(8, uring.op.read(r, b))
+            assert.are.equal(8, take(r, b))
             assert.are.equal(sent, b:get())
           end
         end
@@ -595,6 +629,39 @@ describe("cancelling", function()
           assert.are.same({ "completed", 1 }, { c:await() })
         end
         if #kept == 10 then kept = {} end
+      end
+    end)
+
+    it("does not hit it, though the kernel comes to the request later", function()
+      local r1, w1 = pipe()
+      local r2, w2 = pipe()
+      local ring = new_ring()
+      local moment = uring.buffer(string.pack("<i8i8", 0, 20000000)) -- a timespec: 20 ms
+      local first = ring:prepare("read", r1, uring.buffer(1))
+      ring:submit()
+      -- the request waits in the kernel, behind a timeout
+      local wait = ring:prepare("raw", {
+        opcode = const.IORING_OP_TIMEOUT, fd = -1, addr = moment, len = 1, flags = const.IOSQE_IO_HARDLINK;
+      })
+      local late = ring:prepare("cancel", first)
+      ring:submit()
+      uring.op.write(w1, "x")
+      assert.are.equal(1, first:await())
+      local seconds = {}
+      for i = 1, 4 do -- one of them has the slot now
+        seconds[i] = ring:prepare("read", r2, uring.buffer(1))
+      end
+      ring:submit()
+      assert.are.equal("submitted", late:status())
+      assert.are.same({ nil, "cancel: No such file or directory", errno.ENOENT }, { late:await() })
+      assert.are.equal(errno.ETIME, (select(3, wait:await())))
+      turn(ring)
+      for i = 1, 4 do
+        assert.are.equal("submitted", seconds[i]:status())
+      end
+      uring.op.write(w2, "yyyy")
+      for i = 1, 4 do
+        assert.are.equal(1, seconds[i]:await())
       end
     end)
 
@@ -851,36 +918,65 @@ describe("cancelling", function()
       assert.are.equal("", drain(r))
     end)
 
-    it("loses no data in a race, however it ends", function()
-      local counts = { read = 0, left = 0 }
-      uring.run(function()
-        for i = 1, helper.times(300) do
-          local sent = ("%08d"):format(i)
-          local b = uring.buffer(8)
-          local got
-          local task = uring.spawn(function() got = uring.op.read(r, b) end)
-          local writer = uring.spawn(function()
-            for _ = 1, math.random(0, 3) do
+    local readers = {
+      ["without a handle"] = function(b) return uring.op.read(r, b) end;
+      ["with a handle"] = function(b) return uring.prepare("read", r, b):await() end;
+      ["on a ring of its own"] = function(b) return ring:prepare("read", r, b):await() end;
+    }
+
+    for how, read in pairs(readers) do
+      it("loses no data in a race, however it ends, " .. how, function()
+        local counts = { read = 0, left = 0 }
+        uring.run(function()
+          for i = 1, helper.times(300) do
+            local sent = ("%08d"):format(i)
+            local b = uring.buffer(8)
+            local got
+            local task = uring.spawn(function() got = read(b) end)
+            local writer = uring.spawn(function()
+              for _ = 1, math.random(0, 3) do
+                uring.yield()
+              end
+              uring.op.write(w, sent)
+            end)
+            for _ = 1, math.random(0, 5) do
               uring.yield()
             end
-            uring.op.write(w, sent)
-          end)
-          for _ = 1, math.random(0, 5) do
-            uring.yield()
+            task:cancel()
+            pcall(task.await, task)
+            assert.are.equal("owned", b:status())
+            writer:await()
+            counts[got and "read" or "left"] = counts[got and "read" or "left"] + 1
+            if not got then
+              assert.are.equal(8, take(r, b))
+            end
+            assert.are.equal(sent, b:get())
           end
-          task:cancel()
-          pcall(task.await, task)
-          assert.are.equal("owned", b:status())
-          writer:await()
-          counts[got and "read" or "left"] = counts[got and "read" or "left"] + 1
-          if not got then
-            assert.are.equal(8, uring.op.read(r, b))
-          end
-          assert.are.equal(sent, b:get())
-        end
+        end)
+        assert.are.equal("", drain(r))
+        assert.is_true(counts.read > 0 and counts.left > 0)
       end)
-      assert.are.equal("", drain(r))
-      assert.is_true(counts.read > 0 and counts.left > 0)
+    end
+
+    it("gets the result of a handle that had come unseen", function()
+      uring.op.write(w, "data")
+      local b = uring.buffer(8)
+      local got, err
+      uring.run(function()
+        local op = uring.prepare("read", r, b)
+        local task = uring.spawn(function()
+          got = op:await()
+          err = select(2, pcall(uring.sleep, 0))
+        end)
+        uring.spawn(function() -- runs after it, in the same turn
+          uring.submit()
+          task:cancel()
+        end)
+        task:await()
+      end)
+      assert.are.equal(4, got)
+      assert.are.equal("data", b:get(1, 4))
+      assert.are.equal(uring.cancelled, err)
     end)
 
     it("takes a descriptor that came at the last moment, or none is left open", function()

@@ -36,8 +36,18 @@ local prelude = [[
       if counts() == before then
         return true
       end
-      uring.sleep(i > 10 and 0.001 or 0)
+      uring.sleep(i > 10 and 0.001 or 0.00001)
     end
+  end
+
+  -- Closes what a workload puts into it, whatever becomes of the workload.
+  local function descriptors()
+    return setmetatable({ false, false, false, false }, { __close = function(self)
+      for i = 1, 4 do
+        testkit.close(self[i])
+        self[i] = false
+      end
+    end })
   end
 
   local function is_memory_error(err)
@@ -46,17 +56,23 @@ local prelude = [[
 
   -- Lets the nth request fail, `times` times in a row, for every n until the
   -- workload gets by without a failure.
-  local function sweep(name, times, work, step)
+  local function sweep(name, times, work, step, reset)
     work()
     work()
+    reset()
+    for _ = 1, 100 do
+      collectgarbage()
+      uring.yield()
+    end
     local before = counts()
-    assert(settled(before))
+    assert(before:find "tasks 0, timers 0, in flight 0, backlog 0, lent 0, unknown 0", before)
     local n, failed, seen = 1, 0, nil
     local fail = testkit.fail_allocation
     repeat
       fail(n, times)
       local ok, err = pcall(work)
       seen = fail(0)
+      reset()
       if not ok then
         failed = failed + 1
         if not is_memory_error(err) then
@@ -73,7 +89,7 @@ local prelude = [[
       if not settled(before) then
         error(("%s: after request %d:\n  before: %s\n  after:  %s"):format(name, n, before, counts()), 0)
       end
-      n = n + (step or 1)
+      n = n + step
     until n > seen and ok
     assert(n > 1 and failed > 0 or times == 1, name .. ": nothing ever failed")
     print(name, failed > 0 or times == 1)
@@ -86,11 +102,12 @@ describe("out of memory", function()
   local modes = { once = 1, twice = 2, ["many times"] = 12 }
   local STEP = helper.slow and 3 or 1
 
-  local function sweeps(name, work)
+  -- `reset` is done before the counts are looked at.
+  local function sweeps(name, work, reset)
     for mode, times in pairs(modes) do
       it(("%s: any request of it failing %s"):format(name, mode), function()
-        local output, status = helper.script(("%s\nsweep('work', %d, function()\n%s\nend, %d)\nos.remove(path)"):format(
-          prelude, times, work, STEP), PREFIX)
+        local output, status = helper.script(("%s sweep('work', %d, function() %s end, %d, function() %s end) os.remove(path)"):format(
+          prelude, times, work, STEP, reset or ""), PREFIX)
         assert.are.equal("work\ttrue\n", output)
         assert.are.equal(0, status)
       end)
@@ -116,8 +133,8 @@ describe("out of memory", function()
 
   sweeps("operations by hand", [[
     local r <close> = assert(uring.ring { entries = 4 })
-    local rd <close>, wr = uring.pipe()
-    local guard <close> = wr
+    local rd <close>, other = uring.pipe()
+    local wr <close> = other
     local one, two, line = uring.buffer(10), uring.buffer(10), ("s"):rep(50)
     local ops = {
       r:prepare("write", wr:fd(), line .. "!"),
@@ -156,9 +173,8 @@ describe("out of memory", function()
 
   sweeps("operations of tasks", [[
     uring.run(function()
-      local rd, wr = uring.pipe()
-      local a <close>, b = rd, wr
-      local guard <close> = b
+      local rd <close>, other = uring.pipe()
+      local wr <close> = other
       local reader = uring.spawn(function()
         local buffer = uring.buffer(100)
         local n = assert(uring.op.read(rd:fd(), buffer, 100))
@@ -242,8 +258,9 @@ describe("out of memory", function()
   ]])
 
   sweeps("messages", [[
-    local a, b = core.socketpair(const.SOCK_DGRAM)
-    local one <close>, other = setmetatable({}, { __close = function() uring.op.close(a) uring.op.close(b) end })
+    local fds <close> = descriptors()
+    fds[1], fds[2] = core.socketpair(const.SOCK_DGRAM)
+    local a, b = fds[1], fds[2]
     local buffer = uring.buffer(10)
     assert(uring.prepare("sendmsg", a, { data = { "hel", uring.buffer "lo" } }):await() == 5)
     local n, message = uring.prepare("recvmsg", b, { data = { buffer:slice(1, 3), buffer:slice(4) } }):await()
@@ -254,11 +271,10 @@ describe("out of memory", function()
     local listener <close> = assert(uring.listen "127.0.0.1:0")
     local op <close> = uring.prepare("accept", listener:fd(), const.SOCK_CLOEXEC, { multishot = true })
     uring.submit()
-    for _ = 1, 3 do
-      local conn <close> = assert(uring.connect(listener:address()))
-      local fd = core.descriptor(assert(op:await()))
-      fd:take() -- closed with the others below
-      fd = nil
+    local fds <close> = descriptors()
+    for i = 1, 3 do
+      local _conn <close> = assert(uring.connect(listener:address()))
+      fds[i] = assert(op:await())
     end
   ]])
 
@@ -268,10 +284,10 @@ describe("out of memory", function()
     assert(uring.prepare("nop"):await() == 0)
     uring.spawn(function() uring.sleep(60) end)
     uring.spawn(function() uring.op.timeout(60) end)
-    uring.sleep(0)
+    uring.yield()
     uring.close()
-    uring.sleep(0)
-  ]])
+    uring.yield()
+  ]], "uring.close()")
 
   sweeps("a task on a by-hand ring", [[
     local r <close> = assert(uring.ring { entries = 4 })
@@ -283,8 +299,9 @@ describe("out of memory", function()
   ]])
 
   sweeps("dropped rings, handles and buffers", [[
-    local rd, wr = core.pipe()
-    local guard <close> = setmetatable({}, { __close = function() uring.op.close(rd) uring.op.close(wr) end })
+    local fds <close> = descriptors()
+    fds[1], fds[2] = core.pipe()
+    local rd = fds[1]
     do
       local r = assert(uring.ring { entries = 4 })
       for i = 1, 10 do
@@ -295,7 +312,7 @@ describe("out of memory", function()
       uring.submit()
     end
     collectgarbage()
-    uring.sleep(0)
+    uring.yield()
   ]])
 
   for mode, times in pairs(modes) do

@@ -25,7 +25,10 @@ function M.open(path, mode)
   if type(path) ~= "string" then
     error(("bad argument #1 to 'open' (string expected, got %s)"):format(type(path)), 2)
   end
-  local flags = modes[(tostring(mode or "r"):gsub("b$", "", 1))]
+  if mode ~= nil and type(mode) ~= "string" then
+    error(("bad argument #2 to 'open' (string expected, got %s)"):format(type(mode)), 2)
+  end
+  local flags = modes[(mode or "r"):match "^([rwa]%+?)b*$"]
   if not flags then
     error("bad argument #2 to 'open' (invalid mode)", 2)
   end
@@ -36,7 +39,11 @@ function M.open(path, mode)
   if not fd then
     return nil, path .. ":" .. message:match(":(.*)"), errno
   end
-  return stream.new(fd, "file", path)
+  local file = stream.new(fd, "file", path)
+  if flags == modes["a"] then -- as C's fopen has it
+    core.seek(fd, "end")
+  end
+  return file
 end
 
 return M

@@ -29,6 +29,7 @@ local M = {
   buffer = core.buffer;
   sleep = core.sleep;
   yield = core.yield;
+  shield = core.shield;
   now = core.now;
   current = core.current;
   on_error = core.on_error;
@@ -47,11 +48,8 @@ core.on_error(function(err, traceback)
 end)
 
 -- The ring's methods on the default ring, which is created at first use.
-for _, name in ipairs { "prepare", "submit", "stats", "features", "probe" } do
-  M[name] = function(...)
-    local ring = core.default()
-    return ring[name](ring, ...)
-  end
+for name, on_default in pairs(core.on_default) do
+  M[name] = on_default
 end
 
 --- Starts a task in the current scope; it first runs in the next turn.
@@ -79,7 +77,9 @@ function M.await(x, ...)
   for i = 1, 1 + select("#", ...) do
     local one = select(i, x, ...)
     local kind = type(one)
-    if kind ~= "userdata" and kind ~= "table" or not one.await then
+    local meta = getmetatable(one)
+    local indexable = kind == "table" or kind == "userdata" and type(meta) == "table" and meta.__index
+    if not indexable or not one.await then
       error(("bad argument #%d to 'await' (operation or task expected, got %s)"):format(i, kind), 2)
     end
   end

@@ -8,7 +8,9 @@ local M = {}
 local function sorted_names(known)
   local names = {}
   for name in pairs(known) do
-    names[#names + 1] = name
+    if type(name) == "string" then -- [1] is no option
+      names[#names + 1] = name
+    end
   end
   table.sort(names)
   return names
@@ -28,7 +30,7 @@ function M.check(subject, options, known)
       local near = type(name) == "string" and core.near(name, names) or ""
       error(("unknown option '%s' of %s%s; it takes %s"):format(
         tostring(name), subject, near, table.concat(names, " ")), 3)
-    elseif type(value) ~= expected then
+    elseif type(value) ~= expected and math.type(value) ~= expected then
       error(("option '%s' of %s: %s expected, got %s"):format(
         name, subject, expected, type(value)), 3)
     end

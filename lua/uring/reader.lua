@@ -13,19 +13,31 @@ local methods = {}
 local Reader = { __index = methods, __name = "uring.reader" }
 
 --- @tparam function fill `fill(buffer)` → bytes read, 0 at the end, or nil, message, errno
-local function new(fill)
+-- @int[opt] line_max the most bytes in a line
+local function new(fill, line_max)
   return setmetatable({
     fill = fill;
     buffer = nil; -- Buffer, or nil when nothing is in hand
     first = 1;    -- position of the first byte in hand
     last = 0;     -- position of the last one
-    line_max = LINE_MAX;
+    line_max = line_max or LINE_MAX;
   }, Reader)
 end
 
 --- How many bytes are in hand.
 function methods:pending()
   return self.last - self.first + 1
+end
+
+-- Puts bytes before those in hand.
+local function unread(self, s)
+  if #s == 0 then
+    return
+  end
+  if self:pending() > 0 then
+    s = s .. self.buffer:get(self.first, self.last)
+  end
+  self.buffer, self.first, self.last = core.buffer(s), 1, #s
 end
 
 -- Gets more bytes when none are in hand.  True; nil at the end; nil, message,
@@ -35,10 +47,16 @@ local function refill(self)
   local n, message, errno = self.fill(buffer)
   if not n then
     return nil, message, errno
+  elseif self:pending() > 0 then -- another task was faster: ours follow
+    local before = self.buffer:get(self.first, self.last)
+    self.buffer = nil
+    self.first, self.last = 1, 0
+    unread(self, before .. (n > 0 and buffer:get(1, n) or ""))
   elseif n == 0 then
     return nil
+  else
+    self.buffer, self.first, self.last = buffer, 1, n
   end
-  self.buffer, self.first, self.last = buffer, 1, n
   return true
 end
 
@@ -63,6 +81,16 @@ local function take(self, n)
   return s
 end
 
+-- What a read has taken so far.  A read that does not come to its end, since
+-- its task was cancelled or the source failed, puts it back.
+local Taken = {
+  __close = function(self)
+    if not self.done then
+      unread(self.reader, table.concat(self))
+    end
+  end;
+}
+
 --- Up to `max` bytes, as soon as there are any; nil at the end.
 function methods:some(max)
   local ok, message, errno = ready(self)
@@ -72,71 +100,94 @@ function methods:some(max)
   return take(self, max)
 end
 
---- `n` bytes, fewer only at the end; nil if there are none.
-function methods:bytes(n)
-  if n == 0 then -- io's way to ask whether the end is reached
-    local ok, message, errno = ready(self)
-    if not ok then
+-- Collects pieces until `want(size)`, given how many bytes there are so far,
+-- names none, or the source ends.
+local function collect(self, want)
+  local taken <close> = setmetatable({ reader = self, done = false }, Taken)
+  local have = 0
+  local size = want(have)
+  while size do
+    local s, message, errno = self:some(size)
+    if not s and message then
       return nil, message, errno
-    end
-    return ""
-  end
-  local parts, have = {}, 0
-  while have < n do
-    local s, message, errno = self:some(n - have)
-    if not s then
-      if message and have == 0 then
-        return nil, message, errno
-      end
+    elseif not s then
       break
     end
-    parts[#parts + 1] = s
+    taken[#taken + 1] = s
     have = have + #s
+    size = want(have)
   end
-  if have == 0 then
-    return nil
+  taken.done = true
+  return table.concat(taken)
+end
+
+--- `n` bytes, fewer only at the end; nil if there are none.
+function methods:bytes(n)
+  local ok, message, errno = ready(self)
+  if not ok then
+    return nil, message, errno
+  elseif n == 0 then -- io's way to ask whether the end is reached
+    return ""
+  elseif n <= self:pending() then
+    return take(self, n)
   end
-  return table.concat(parts)
+  return collect(self, function(have)
+    return have < n and n - have or nil
+  end)
 end
 
 --- Everything up to the end; "" if that is where it is.
 function methods:all()
-  local parts = {}
-  while true do
-    local s, message, errno = self:some(math.huge)
-    if not s then
-      if message then
-        return nil, message, errno
-      end
-      return table.concat(parts)
-    end
-    parts[#parts + 1] = s
-  end
+  return collect(self, function() return math.huge end)
 end
 
---- A line, with its newline if `keep`; nil at the end.
-function methods:line(keep)
-  local parts, have = {}, 0
-  while true do
+-- How many bytes in hand belong to the line, and whether it ends there.
+local function line_in_hand(self)
+  local newline = self.buffer:find("\n", self.first, self.last)
+  return (newline or self.last) - self.first + 1, newline ~= nil
+end
+
+-- A line that is not in hand as a whole.
+local function long_line(self)
+  local taken <close> = setmetatable({ reader = self, done = false }, Taken)
+  local have, ended = 0, false
+  while not ended do
     local ok, message, errno = ready(self)
-    if not ok then
-      if message then
-        return nil, message, errno
-      end
-      return have > 0 and table.concat(parts) or nil
+    if not ok and message then
+      return nil, message, errno
+    elseif not ok then
+      break
     end
-    local newline = self.buffer:find("\n", self.first, self.last)
-    local size = (newline or self.last) - self.first + 1
+    local size
+    size, ended = line_in_hand(self)
     have = have + size
     if have > self.line_max then
       return nil, ("line is longer than %d bytes"):format(self.line_max), core.errno.EMSGSIZE
     end
-    parts[#parts + 1] = take(self, size)
-    if newline then
-      local line = table.concat(parts)
-      return keep and line or line:sub(1, -2)
-    end
+    taken[#taken + 1] = take(self, size)
   end
+  taken.done = true
+  return have > 0 and table.concat(taken) or nil
+end
+
+--- A line, with its newline if `keep`; nil at the end.
+function methods:line(keep)
+  local ok, message, errno = ready(self)
+  if not ok then
+    return nil, message, errno
+  end
+  local size, ended = line_in_hand(self)
+  if ended and size <= self.line_max then
+    local line = self.buffer:get(self.first, self.first + size - (keep and 1 or 2))
+    self.first = self.first + size
+    return line
+  end
+  local line
+  line, message, errno = long_line(self)
+  if line and not keep and line:byte(-1) == 10 then
+    line = line:sub(1, -2)
+  end
+  return line, message, errno
 end
 
 local formats = {
@@ -145,16 +196,22 @@ local formats = {
   a = function(self) return self:all() end;
 }
 
-local function read_one(self, format)
-  if math.type(format) == "integer" then
-    if format < 0 then
-      error("bad argument to 'read' (negative count)", 4)
+local function bad_format(i, why)
+  error(("bad argument #%d to 'read' (%s)"):format(i, why), 5)
+end
+
+-- Reads by the i-th format.
+local function read_one(self, i, format)
+  local n = type(format) == "number" and math.tointeger(format)
+  if n then
+    if n < 0 then
+      bad_format(i, "negative count")
     end
-    return self:bytes(format)
+    return self:bytes(n)
   end
   local reader = type(format) == "string" and formats[format:match("^%*?(.)") or ""]
   if not reader then
-    error("bad argument to 'read' (invalid format)", 4)
+    bad_format(i, "invalid format")
   end
   return reader(self)
 end
@@ -163,11 +220,11 @@ end
 function methods:read(...)
   local n = select("#", ...)
   if n <= 1 then
-    return read_one(self, n == 0 and "l" or ...)
+    return read_one(self, 1, n == 0 and "l" or ...)
   end
   local results = {}
   for i = 1, n do
-    local s, message, errno = read_one(self, (select(i, ...)))
+    local s, message, errno = read_one(self, i, (select(i, ...)))
     if s == nil and message then
       return nil, message, errno
     end

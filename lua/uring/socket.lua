@@ -7,7 +7,6 @@ local stream = require "uring.stream"
 local op, const = core.op, core.const
 local SOCK_STREAM = const.SOCK_STREAM | const.SOCK_CLOEXEC
 local ECANCELED = core.errno.ECANCELED
-local CANCEL_ALL = const.IORING_ASYNC_CANCEL_ALL
 local NO_PEER = { peer = false }
 
 local M = {}
@@ -16,7 +15,7 @@ local methods = {}
 local Listener = { __index = methods, __name = "uring.listener" }
 
 local listen_options = {
-  [1] = "string", backlog = "number", reuseport = "boolean", nodelay = "boolean";
+  [1] = "string", backlog = "integer", reuseport = "boolean", nodelay = "boolean";
 }
 local connect_options = { [1] = "string", nodelay = "boolean" }
 
@@ -38,41 +37,39 @@ local function set(fd, level, name)
   return core.setsockopt(fd, level, name, 1)
 end
 
--- Runs the steps that make a socket usable; closes it where one fails.
-local function finish(fd, subject, steps)
-  local ok, message, errno = steps(fd)
-  if ok then
-    return fd
-  end
-  op.close(fd)
-  return nil, subject .. ": " .. message:gsub("^[^:]*: ", "", 1), errno
+-- The message of a step, with the address for its subject.
+local function failed(address, message, errno)
+  return nil, address .. ": " .. message:gsub("^[^:]*: ", "", 1), errno
 end
 
+-- A socket for an address, in the hands of a Descriptor.
 local function open_socket(address)
   local family, message, errno = core.address_family(address)
   if not family then
     return nil, message, errno
   end
-  return op.socket(family, SOCK_STREAM)
+  local fd
+  fd, message, errno = op.socket(family, SOCK_STREAM)
+  if not fd then
+    return failed(address, message, errno)
+  end
+  return core.descriptor(fd), fd
 end
 
-local function prepare_listening(fd, address, given)
-  local is_unix = address:find("^unix:") ~= nil
+local function is_unix(address)
+  return address:find "^unix:" ~= nil
+end
+
+local function set_options(fd, address, given, listening)
   local ok, message, errno = true, nil, nil
-  if not is_unix then
+  if listening and not is_unix(address) then
     ok, message, errno = set(fd, const.SOL_SOCKET, const.SO_REUSEADDR)
   end
   if ok and given.reuseport then
     ok, message, errno = set(fd, const.SOL_SOCKET, const.SO_REUSEPORT)
   end
-  if ok and given.nodelay and not is_unix then
+  if ok and given.nodelay and not is_unix(address) then
     ok, message, errno = set(fd, const.IPPROTO_TCP, const.TCP_NODELAY)
-  end
-  if ok then
-    ok, message, errno = op.bind(fd, address)
-  end
-  if ok then
-    ok, message, errno = op.listen(fd, given.backlog)
   end
   return ok, message, errno
 end
@@ -87,15 +84,25 @@ end
 function M.listen(address)
   local given
   address, given = arguments("listen", address, listen_options)
-  local fd, message, errno = open_socket(address)
-  if fd then
-    fd, message, errno = finish(fd, address, function()
-      return prepare_listening(fd, address, given)
-    end)
+  if given.backlog and given.backlog < 0 then
+    error("option 'backlog' of listen is negative", 2)
   end
-  if not fd then
-    return nil, message, errno
+  local socket <close>, fd, errno = open_socket(address)
+  if not socket then
+    return nil, fd, errno
   end
+  local ok, message
+  ok, message, errno = set_options(fd, address, given, true)
+  if ok then
+    ok, message, errno = op.bind(fd, address)
+  end
+  if ok then
+    ok, message, errno = op.listen(fd, given.backlog)
+  end
+  if not ok then
+    return failed(address, message, errno)
+  end
+  socket:take()
   return setmetatable({
     number = fd;
     descriptor = core.descriptor(fd); -- nil: closed
@@ -111,20 +118,19 @@ end
 function M.connect(address)
   local given
   address, given = arguments("connect", address, connect_options)
-  local fd, message, errno = open_socket(address)
-  if fd then
-    fd, message, errno = finish(fd, address, function()
-      local ok, text, code = op.connect(fd, address)
-      if ok and given.nodelay and not address:find("^unix:") then
-        ok, text, code = set(fd, const.IPPROTO_TCP, const.TCP_NODELAY)
-      end
-      return ok, text, code
-    end)
+  local socket <close>, fd, errno = open_socket(address)
+  if not socket then
+    return nil, fd, errno
   end
-  if not fd then
-    return nil, message, errno
+  local ok, message
+  ok, message, errno = set_options(fd, address, given, false)
+  if ok then
+    ok, message, errno = op.connect(fd, address)
   end
-  return stream.new(fd, "socket", address)
+  if not ok then
+    return failed(address, message, errno)
+  end
+  return stream.new(socket:take(), "socket", address)
 end
 
 local function check_open(self)
@@ -187,14 +193,7 @@ function methods:close()
     return true
   end
   self.descriptor = nil
-  if self.busy > 0 then
-    op.cancel_fd(self.number, CANCEL_ALL)
-  end
-  local ok, message, errno = op.close(descriptor:take())
-  if not ok then
-    return nil, message, errno
-  end
-  return true
+  return core.shield(stream.close, self, descriptor)
 end
 
 function Listener:__tostring()

@@ -23,9 +23,12 @@ local kinds = {
 }
 
 -- What a failed operation returns: "closed" where it was close that ended it.
+-- A file's errors have no subject, as io's have none.
 local function failed(self, message, errno)
   if not self.descriptor and errno == ECANCELED then
     return nil, "closed", ECANCELED
+  elseif self.kind == "file" then
+    message = message:gsub("^[^:]*: ", "", 1)
   end
   return nil, message, errno
 end
@@ -57,6 +60,9 @@ end
 
 -- Receives once into a Buffer.
 local function receive(self, buffer)
+  if not self.descriptor then -- closed between two receives of one read
+    return nil, "closed", ECANCELED
+  end
   self.busy = self.busy + 1
   local n, message, errno = self.receive(self.number, buffer)
   self.busy = self.busy - 1
@@ -69,7 +75,8 @@ end
 local function reader_of(self)
   local reader = self.reader
   if not reader then
-    reader = new_reader(function(buffer) return receive(self, buffer) end)
+    reader = new_reader(function(buffer) return receive(self, buffer) end,
+      self.kind == "file" and math.huge or nil)
     self.reader = reader
   end
   return reader
@@ -126,6 +133,9 @@ local function send_all(self, data)
     if sent > 0 then
       rest = type(data) == "string" and data:sub(sent + 1) or data:slice(sent + 1)
     end
+    if not self.descriptor then
+      return nil, "closed", ECANCELED, sent
+    end
     self.busy = self.busy + 1
     local n, message, errno = self.send(self.number, rest)
     self.busy = self.busy - 1
@@ -154,7 +164,7 @@ local function text_of(value)
   if kind == "string" then
     return value
   elseif kind == "number" then
-    return tostring(value)
+    return math.type(value) == "integer" and tostring(value) or ("%.14g"):format(value)
   end
 end
 
@@ -181,7 +191,7 @@ function methods:write(...)
   end
   if type(data) ~= "userdata" then
     data = text_of(data)
-      or error(("bad argument to 'write' (string or Buffer expected, got %s)"):format(type(...)), 2)
+      or error(("bad argument #1 to 'write' (string expected, got %s)"):format(type(...)), 2)
   end
   local ok, message, errno, sent = send_all(self, data)
   if not ok then
@@ -197,7 +207,7 @@ function methods:write_each(...)
     local part = select(i, ...)
     local data = text_of(part) or part
     if type(data) ~= "string" and type(data) ~= "userdata" then
-      error(("bad argument #%d to 'write' (string or Buffer expected, got %s)"):format(i, type(part)), 3)
+      error(("bad argument #%d to 'write' (string expected, got %s)"):format(i, type(part)), 3)
     end
     local ok, message, errno, sent = send_all(self, data)
     if not ok then
@@ -229,7 +239,11 @@ end
 function methods:seek(whence, offset)
   check_open(self)
   drop_read_ahead(self)
-  return core.seek(self.number, whence, offset)
+  local at, message, errno = core.seek(self.number, whence, offset)
+  if not at then
+    return failed(self, message, errno)
+  end
+  return at
 end
 
 --- Ends one direction of a socket.
@@ -244,7 +258,19 @@ function methods:shutdown(how)
   return self
 end
 
---- Closes.  A read or write of another task ends with nil, "closed".
+-- Closing a descriptor ends nothing that uses it: that is cancelled first.
+local function close(self, descriptor)
+  if self.busy > 0 then
+    op.cancel_fd(self.number, CANCEL_ALL)
+  end
+  local ok, message, errno = op.close(descriptor:take())
+  if not ok then
+    return nil, message, errno
+  end
+  return true
+end
+
+--- Closes, also in a task that is being cancelled.  A read or write of another task ends with nil, "closed".
 -- Idempotent.
 -- @treturn bool true; nil, message, errno
 function methods:close()
@@ -253,15 +279,8 @@ function methods:close()
     return true
   end
   self.descriptor = nil
-  if self.busy > 0 then -- closing a descriptor ends nothing that uses it
-    op.cancel_fd(self.number, CANCEL_ALL)
-  end
   self.reader = nil
-  local ok, message, errno = op.close(descriptor:take())
-  if not ok then
-    return nil, message, errno
-  end
-  return true
+  return core.shield(close, self, descriptor)
 end
 
 --- The descriptor.
@@ -294,4 +313,4 @@ end
 
 Stream.__close = methods.close
 
-return { new = new, Stream = Stream }
+return { new = new, close = close }

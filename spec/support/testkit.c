@@ -120,6 +120,14 @@ static int refuse_rings(lua_State *L)
   return 0;
 }
 
+/* close(fd): at once and without a ring; false does nothing */
+static int close_lua(lua_State *L)
+{
+  if (lua_toboolean(L, 1))
+    close((int)luaL_checkinteger(L, 1));
+  return 0;
+}
+
 /* limit_fds(n): this process has at most n descriptors from now on */
 static int limit_fds(lua_State *L)
 {
@@ -172,15 +180,20 @@ static void *failing(void *ud, void *p, size_t old, size_t size)
 ** that follow, `times` in all (default 1); 0: none does.  Lua tries again
 ** after a collection, so once is an error only of the C core; twice is one of
 ** Lua's, too.  Returns how many requests there have been since the last call.
+** Ends with 0, since lua_close unloads this module before it frees the last.
 */
 static int fail_allocation(lua_State *L)
 {
+  long n = (long)luaL_checkinteger(L, 1);
   long seen = lowmem.requests;
-  if (lowmem.alloc == NULL) {
+  if (n > 0 && lowmem.alloc == NULL) {
     lowmem.alloc = lua_getallocf(L, &lowmem.ud);
     lua_setallocf(L, failing, NULL);
+  } else if (n == 0 && lowmem.alloc != NULL) {
+    lua_setallocf(L, lowmem.alloc, lowmem.ud);
+    lowmem.alloc = NULL;
   }
-  lowmem.countdown = (long)luaL_checkinteger(L, 1);
+  lowmem.countdown = n;
   lowmem.failures = (long)luaL_optinteger(L, 2, 1);
   lowmem.requests = 0;
   lua_pushinteger(L, seen);
@@ -196,6 +209,7 @@ static const luaL_Reg functions[] = {
     {"getpid", getpid_lua},
     {"cpu", cpu},
     {"alarm", alarm_lua},
+    {"close", close_lua},
     {"poll", poll_lua},
     {"refuse_rings", refuse_rings},
     {"limit_fds", limit_fds},
