@@ -19,6 +19,8 @@
 /* The most that one read or write moves (MAX_RW_COUNT in the kernel). */
 #define LENGTH_MAX ((lua_Integer)0x7ffff000)
 
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
 #define VECTOR_MAX 1024u /* IOV_MAX, the kernel's UIO_MAXIOV */
 
 struct reader {
@@ -397,18 +399,32 @@ static void read_message_to(struct reader *in, const struct arg *a,
   read_address(&one, a);
 }
 
+static bool message_knows(lua_State *L, bool writes, struct near *near)
+{
+  static const char *const names[] = {"data", "control", "to"};
+  for (size_t i = 0; i < COUNT(names) - writes; i++) {
+    near_offer(near, names[i]);
+    if (is_name(L, -2, names[i]))
+      return true;
+  }
+  return false;
+}
+
 static void check_message_names(struct reader *in, int message, bool writes)
 {
   lua_State *L = in->L;
+  struct near near;
   for (lua_pushnil(L); lua_next(L, message); lua_pop(L, 1)) {
-    if (lua_type(L, -2) == LUA_TSTRING &&
-        (is_name(L, -2, "data") || is_name(L, -2, "control") ||
-         (!writes && is_name(L, -2, "to"))))
+    const char *name =
+        lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
+    near_start(&near, name);
+    if (lua_type(L, -2) == LUA_TSTRING && message_knows(L, writes, &near))
       continue;
+    near_push(L, &near);
     luaL_error(L,
-               "unknown field '%s' of the message of %s; it takes data "
+               "unknown field '%s' of the message of %s%s; it takes data "
                "control%s",
-               luaL_tolstring(L, -2, NULL), in->q->row->name,
+               name, in->q->row->name, lua_tostring(L, -1),
                writes ? "" : " to");
   }
 }
@@ -464,8 +480,6 @@ static const struct raw_field {
 
 static const char *const raw_pointers[] = {"addr", "addr2", "addr3"};
 static const char *const raw_others[] = {"opcode", "off", "keep", "multishot"};
-
-#define COUNT(array) (sizeof(array) / sizeof *(array))
 
 static bool raw_knows(lua_State *L, struct near *near)
 {
@@ -621,7 +635,9 @@ static void check_raw_length(struct reader *in)
     for (const struct arg *a = row->args; a->kind != ARG_END; a++)
       if ((a->kind == ARG_BUFFER || a->kind == ARG_DATA) &&
           in->q->sqe.len > size)
-        bad(in, &len, "more than the bytes at addr");
+        bad(in, &len,
+            lua_pushfstring(in->L, "%I is more than the %I bytes there are",
+                            (LUAI_UACINT)in->q->sqe.len, (LUAI_UACINT)size));
   lua_pop(in->L, 1);
 }
 

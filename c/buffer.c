@@ -162,6 +162,7 @@ static int buffer_new(lua_State *L)
   const char *contents = NULL;
   size_t size;
   struct buffer *b;
+  core_enter(L, core);
   if (lua_type(L, 1) == LUA_TSTRING) {
     contents = lua_tolstring(L, 1, &size);
   } else {

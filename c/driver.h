@@ -27,6 +27,9 @@ struct driver {
                uint64_t deadline_ns);
 
   void (*close)(struct ring *ring);
+
+  /* Lets go of what a child of fork inherited, which is not the queues. */
+  void (*forget)(struct ring *ring);
 };
 
 extern const struct driver driver_kernel;

@@ -63,8 +63,15 @@ static void fault_close(struct ring *r)
   r->driver_state = NULL;
 }
 
+static void fault_forget(struct ring *r)
+{
+  driver_kernel.forget(r);
+  mem_free(r->core, r->driver_state, sizeof(struct fault));
+  r->driver_state = NULL;
+}
+
 const struct driver driver_fault = {"fault", fault_open, fault_enter,
-                                    fault_close};
+                                    fault_close, fault_forget};
 
 const struct driver *driver_find(const char *name)
 {

@@ -192,5 +192,10 @@ static void kernel_close(struct ring *r)
   io_uring_queue_exit(&r->io);
 }
 
+static void kernel_forget(struct ring *r)
+{
+  close(r->io.ring_fd);
+}
+
 const struct driver driver_kernel = {"kernel", kernel_open, kernel_enter,
-                                     kernel_close};
+                                     kernel_close, kernel_forget};

@@ -113,16 +113,20 @@ static bool has_failed(const struct operation *op)
   return op->count == 0 && op->outcome.res < 0;
 }
 
+/* In the `k` of an await: was a waiting task resumed by somebody else? */
+static bool too_early(lua_KContext ctx)
+{
+  const struct task *t = (const struct task *)ctx;
+  return t != NULL && !task_is_resumed(t);
+}
+
 /* Raises where the await was cancelled together with its task; a result that
 ** was faster is delivered. */
 static void check_cancelled(lua_State *L, const struct operation *op,
                             lua_KContext ctx)
 {
   const struct task *t = (const struct task *)ctx;
-  if (t == NULL)
-    return;
-  task_check_resumed(L, t);
-  if (task_is_struck(t) && has_failed(op))
+  if (t != NULL && task_is_struck(t) && has_failed(op))
     task_raise_cancelled(L);
 }
 
@@ -174,7 +178,8 @@ static int foreign_k(lua_State *L, int status, lua_KContext ctx)
   struct task *t = (struct task *)ctx;
   struct operation *op = tooperation(L);
   (void)status;
-  task_check_resumed(L, t);
+  if (!task_is_resumed(t))
+    return task_park_again(L, t, foreign_k);
   outcome_drop(t->core, &t->outcome);
   if (task_is_struck(t))
     operation_cancel(op);
@@ -205,6 +210,8 @@ static int await_k(lua_State *L, int status, lua_KContext ctx)
 {
   struct operation *op = tooperation(L);
   (void)status;
+  if (too_early(ctx))
+    return task_park_again(L, (struct task *)ctx, await_k);
   if (!is_ready(op)) /* another task took the result first */
     return await_ready(L, op, await_k);
   check_cancelled(L, op, ctx);
@@ -229,6 +236,8 @@ static int next_k(lua_State *L, int status, lua_KContext ctx)
 {
   struct operation *op = tooperation(L);
   (void)status;
+  if (too_early(ctx))
+    return task_park_again(L, (struct task *)ctx, next_k);
   if (!is_ready(op))
     return await_ready(L, op, next_k);
   check_cancelled(L, op, ctx);
@@ -295,7 +304,8 @@ static int cancellation_k(lua_State *L, int status, lua_KContext ctx)
 {
   struct operation *op = tooperation(L);
   (void)status;
-  (void)ctx;
+  if (too_early(ctx))
+    return task_park_again(L, (struct task *)ctx, cancellation_k);
   if (op->event != NULL) /* one of many results: not the end yet */
     return await_ready(L, op, cancellation_k);
   if (has_failed(op) && op->outcome.res == -ECANCELED) {
@@ -375,7 +385,8 @@ static int close_k(lua_State *L, int status, lua_KContext ctx)
 {
   struct operation *op = tooperation(L);
   (void)status;
-  (void)ctx;
+  if (too_early(ctx))
+    return task_park_again(L, (struct task *)ctx, close_k);
   while (op->count > 0) { /* make room for the last ones to come */
     outcome_close_fd(op->outcome.yields_fd, op->results[op->head].res);
     op->head = (op->head + 1) % RESULTS_MAX;
@@ -484,6 +495,7 @@ static int prepare(lua_State *L, bool may_wait)
   struct request q;
   if (may_wait && ring_is_crowded(r) && can_wait_for_room(L, r)) {
     struct task *t = task_awaiting(L, r->core);
+    t->top = lua_gettop(L);
     return task_park(L, t, &r->space, prepare_k, (lua_KContext)t);
   }
   make_room(L, r);
@@ -497,8 +509,12 @@ static int prepare(lua_State *L, bool may_wait)
 
 static int prepare_k(lua_State *L, int status, lua_KContext ctx)
 {
+  struct task *t = (struct task *)ctx;
   (void)status;
-  task_check_interrupted(L, (struct task *)ctx);
+  if (!task_is_resumed(t))
+    return task_park_again(L, t, prepare_k);
+  task_check_interrupted(L, t);
+  lua_settop(L, t->top);
   return prepare(L, !ring_has_room(ring_object_open(L, 1)));
 }
 
@@ -518,7 +534,8 @@ static int call_k(lua_State *L, int status, lua_KContext ctx)
   struct outcome *o = &t->outcome;
   int n;
   (void)status;
-  task_check_resumed(L, t);
+  if (!task_is_resumed(t))
+    return task_park_again(L, t, call_k);
   if (o->res < 0 && task_is_struck(t))
     return task_raise_cancelled(L);
   n = outcome_push(L, o);
@@ -537,8 +554,12 @@ static int call(lua_State *L, bool may_wait);
 
 static int call_again_k(lua_State *L, int status, lua_KContext ctx)
 {
+  struct task *t = (struct task *)ctx;
   (void)status;
-  task_check_interrupted(L, (struct task *)ctx);
+  if (!task_is_resumed(t))
+    return task_park_again(L, t, call_again_k);
+  task_check_interrupted(L, t);
+  lua_settop(L, t->top);
   return call(L, false);
 }
 
@@ -569,8 +590,10 @@ static inline int call(lua_State *L, bool may_wait)
   struct event *e;
   if (t == NULL)
     return call_outside(L, r, row);
-  if (!ring_has_room(r) || (may_wait && ring_is_crowded(r)))
+  if (!ring_has_room(r) || (may_wait && ring_is_crowded(r))) {
+    t->top = lua_gettop(L);
     return task_park(L, t, &r->space, call_again_k, (lua_KContext)t);
+  }
   op_request(L, row, 1, &q);
   e = op_commit(L, r, &q);
   e->task = t;

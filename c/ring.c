@@ -350,11 +350,9 @@ static void sweep_withdrawn(lua_State *L, struct ring *r)
 }
 
 /* False: some must wait for the SQ to be handed over. */
-static bool refill_backlog(lua_State *L, struct ring *r)
+static bool refill_backlog(struct ring *r)
 {
   struct backlog *b = &r->backlog;
-  if (r->withdrawn > 0)
-    sweep_withdrawn(L, r);
   while (b->count > 0) {
     const struct io_uring_sqe *sqe = &b->sqes[b->head];
     struct event *e = event_find(&r->events, sqe->user_data);
@@ -376,7 +374,10 @@ static bool refill_backlog(lua_State *L, struct ring *r)
 /* Moves what waits into the SQ.  False: not all that could go had room. */
 static bool refill(lua_State *L, struct ring *r)
 {
-  bool all = refill_cancels(r) && refill_backlog(L, r);
+  bool all;
+  if (r->withdrawn > 0)
+    sweep_withdrawn(L, r);
+  all = refill_cancels(r) && refill_backlog(r);
   if (!queue_empty(&r->space) && ring_has_room(r))
     tasks_wake_some(&r->space, r->backlog.limit - r->backlog.count);
   return all;
@@ -623,19 +624,25 @@ static void close_bell(struct ring *r)
   r->bell = -1;
 }
 
+/* What is left of the ring outside of the kernel. */
+static void release_rest(struct ring *r)
+{
+  struct backlog *b = &r->backlog;
+  close_bell(r);
+  r->state = RING_CLOSED;
+  mem_free(r->core, b->sqes, b->size * sizeof *b->sqes);
+  memset(b, 0, sizeof *b);
+  r->withdrawn = 0;
+  tasks_wake(&r->space);
+}
+
 static void release_queues(lua_State *L, struct ring *r, bool quiet)
 {
   r->driver->close(r);
-  close_bell(r);
-  r->state = RING_CLOSED;
-  mem_free(r->core, r->backlog.sqes,
-           r->backlog.size * sizeof *r->backlog.sqes);
-  memset(&r->backlog, 0, sizeof r->backlog);
-  r->withdrawn = 0;
-  tasks_wake(&r->space);
-  if (quiet)
+  release_rest(r);
+  if (quiet) {
     event_table_close(L, r->core, &r->events);
-  else { /* the table stays where it is, with the loans inside it */
+  } else { /* the table stays where it is, with the loans inside it */
     event_each(&r->events, leak, r);
     r->events.anchors = LUA_NOREF;
   }
@@ -659,9 +666,8 @@ static void forget(struct event *e, void *arg)
 static void abandon(lua_State *L, struct ring *r)
 {
   struct forgetting f = {L, r};
-  close(r->io.ring_fd);
-  close_bell(r);
-  r->state = RING_CLOSED;
+  r->driver->forget(r);
+  release_rest(r);
   event_each(&r->events, forget, &f);
   event_table_close(L, r->core, &r->events);
 }

@@ -134,7 +134,8 @@ static int join_k(lua_State *L, int status, lua_KContext ctx)
   struct scope *s = toscope(L);
   struct task *t = (struct task *)ctx;
   (void)status;
-  task_check_resumed(L, t);
+  if (!task_is_resumed(t))
+    return task_park_again(L, t, join_k);
   if (t->interrupted)
     cancel_children(s);
   if (s->live > 0)

@@ -25,14 +25,23 @@ static int check_fd(lua_State *L, int arg)
 ** Descriptor
 */
 
-/* descriptor(fd) -> Descriptor: owns it from now on */
+/* descriptor() -> Descriptor, which owns nothing yet.  Made before there is a
+** descriptor to own: between the two nothing can fail. */
 static int descriptor_new(lua_State *L)
 {
-  int fd = check_fd(L, 1);
   int *d = lua_newuserdatauv(L, sizeof *d, 0);
-  *d = fd;
+  *d = -1;
   luaL_setmetatable(L, DESCRIPTOR_TYPE);
   return 1;
+}
+
+/* put(fd): owns it from now on */
+static int descriptor_put(lua_State *L)
+{
+  int *d = luaL_checkudata(L, 1, DESCRIPTOR_TYPE);
+  luaL_argcheck(L, *d < 0, 1, "there is a descriptor in it");
+  *d = check_fd(L, 2);
+  return 0;
 }
 
 /* take() -> fd, which the caller owns from now on; nil: it was taken */
@@ -61,8 +70,13 @@ static int descriptor_gc(lua_State *L)
 ** Calls
 */
 
-static int push_pair(lua_State *L, const int fds[2])
+/* Pushes two descriptors; owners, where there are any, own them. */
+static int put_pair(lua_State *L, int *one, int *other, const int fds[2])
 {
+  if (one != NULL && other != NULL) {
+    *one = fds[0];
+    *other = fds[1];
+  }
   lua_pushinteger(L, fds[0]);
   lua_pushinteger(L, fds[1]);
   return 2;
@@ -79,24 +93,30 @@ static void ignore_sigpipe(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
-/* pipe() -> read end, write end | nil, message, errno */
+/* pipe([Descriptor, Descriptor]) -> fd to read, fd to write, which those two
+** own | nil, message, errno */
 static int system_pipe(lua_State *L)
 {
+  int *r = luaL_testudata(L, 1, DESCRIPTOR_TYPE);
+  int *w = luaL_testudata(L, 2, DESCRIPTOR_TYPE);
   int fds[2];
   if (pipe2(fds, O_CLOEXEC) < 0)
     return push_failure(L, "pipe", errno);
   ignore_sigpipe();
-  return push_pair(L, fds);
+  return put_pair(L, r, w, fds);
 }
 
-/* socketpair(type) -> fd, fd | nil, message, errno */
+/* socketpair([Descriptor, Descriptor] | [type]) -> fd, fd, which those two own
+** | nil, message, errno */
 static int system_socketpair(lua_State *L)
 {
+  int *one = luaL_testudata(L, 1, DESCRIPTOR_TYPE);
+  int *other = luaL_testudata(L, 2, DESCRIPTOR_TYPE);
+  int type = one ? SOCK_STREAM : (int)luaL_optinteger(L, 1, SOCK_STREAM);
   int fds[2];
-  int type = (int)luaL_optinteger(L, 1, SOCK_STREAM);
   if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fds) < 0)
     return push_failure(L, "socketpair", errno);
-  return push_pair(L, fds);
+  return put_pair(L, one, other, fds);
 }
 
 /* seek(fd, whence, offset) -> position | nil, message, errno */
@@ -151,6 +171,8 @@ void system_register(lua_State *L)
   lua_newtable(L);
   lua_pushcfunction(L, descriptor_take);
   lua_setfield(L, -2, "take");
+  lua_pushcfunction(L, descriptor_put);
+  lua_setfield(L, -2, "put");
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
   luaL_setfuncs(L, functions, 0);

@@ -222,16 +222,13 @@ int task_park(lua_State *L, struct task *t, struct queue *queue,
   return lua_yieldk(L, 0, ctx, k);
 }
 
-void task_check_resumed(lua_State *L, const struct task *t)
+int task_park_again(lua_State *L, struct task *t, lua_KFunction k)
 {
-  if (t->core->sched.current != t)
-    luaL_error(L, "a task was resumed by the program: only the loop resumes "
-                  "tasks");
+  return lua_yieldk(L, 0, (lua_KContext)t, k);
 }
 
 void task_check_interrupted(lua_State *L, struct task *t)
 {
-  task_check_resumed(L, t);
   if (t->interrupted) {
     t->interrupted = false;
     task_raise_cancelled(L);
@@ -515,10 +512,12 @@ static int push_results(lua_State *L, struct task *t)
 
 static int await_k(lua_State *L, int status, lua_KContext ctx)
 {
-  struct task *t = totask(L);
+  struct task *self = (struct task *)ctx;
   (void)status;
-  task_check_interrupted(L, (struct task *)ctx);
-  return push_results(L, t);
+  if (!task_is_resumed(self))
+    return task_park_again(L, self, await_k);
+  task_check_interrupted(L, self);
+  return push_results(L, totask(L));
 }
 
 static bool has_ended(void *arg)
@@ -605,8 +604,11 @@ static int task_gc(lua_State *L)
 
 static int wait_k(lua_State *L, int status, lua_KContext ctx)
 {
+  struct task *t = (struct task *)ctx;
   (void)status;
-  task_check_interrupted(L, (struct task *)ctx);
+  if (!task_is_resumed(t))
+    return task_park_again(L, t, wait_k);
+  task_check_interrupted(L, t);
   return 0;
 }
 
@@ -627,6 +629,7 @@ static int task_sleep(lua_State *L)
   t = task_awaiting(L, core);
   deadline = now_ns() + seconds_to_ns(seconds);
   if (t == NULL) {
+    loop_turn(L, core_home(L, core), false, 0); /* sleep(0), too, is a turn */
     loop_until(L, core_home(L, core), deadline, is_past, &deadline);
     return 0;
   }

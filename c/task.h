@@ -45,6 +45,7 @@ struct task {
   struct queue awaiting; /* tasks that wait for the end of this one */
   lua_KFunction then;    /* continues an await on a foreign ring */
   unsigned slot;         /* in the table of tasks */
+  int top;               /* of its stack, before what it is resumed with */
 };
 
 #define TASK_TYPE "uring.task"
@@ -62,12 +63,17 @@ struct task *task_awaiting(lua_State *L, struct core *core);
 int task_park(lua_State *L, struct task *t, struct queue *queue,
               lua_KFunction k, lua_KContext ctx);
 
-/* In `k`: raises unless it was the turn that resumed the task.  A program
-** that calls coroutine.resume on a task's coroutine gets here too early. */
-void task_check_resumed(lua_State *L, const struct task *t);
+/* In `k`: was it the turn that resumed the task?  If a program called
+** coroutine.resume on the task's coroutine, what the task waits for has not
+** come, and it must be parked again: `return task_park_again(…)`. */
+static inline bool task_is_resumed(const struct task *t)
+{
+  return t->core->sched.current == t;
+}
 
-/* In `k`: the same, and raises the cancellation that woke the task, if one
-** did. */
+int task_park_again(lua_State *L, struct task *t, lua_KFunction k);
+
+/* In `k`: raises the cancellation that woke the task, if one did. */
 void task_check_interrupted(lua_State *L, struct task *t);
 
 /* Raises the `cancelled` object. */

@@ -229,61 +229,65 @@ describe("a queue smaller than the load", function()
       assert.are.same({ 0, 0 }, { uring.stats().backlog, uring.stats().in_flight })
     end)
 
-    it("at which tasks wait in order", function()
-      local order, n = {}, 20
-      uring.run(function()
-        local ops = {}
+    -- Runs fns as tasks that all find the queue full: the first of the batch has filled it and waits.
+    local function with_full_queue(...)
+      local filled, ops, tasks = false, {}, {}
+      local filler = uring.spawn(function()
         for i = 1, FULL do
           ops[i] = uring.prepare("nop")
         end
-        local tasks = {}
-        for i = 1, n do
-          tasks[i] = uring.spawn(function()
-            local op = uring.prepare("nop")
-            order[#order + 1] = i
-            return op:await()
-          end)
-        end
-        for i = 1, n do
-          assert(tasks[i]:await() == 0)
-        end
-        for i = 1, FULL do
-          assert(ops[i]:await() == 0)
-        end
+        filled = uring.stats().backlog == 4096
+        ops[FULL + 1] = uring.prepare("nop")
       end)
-      for i = 1, n do
+      for i, fn in ipairs { ... } do
+        tasks[i] = uring.spawn(function()
+          assert(filled, "the queue is not full")
+          return fn()
+        end)
+      end
+      for _, task in ipairs(tasks) do
+        task:await()
+      end
+      filler:await()
+      for _, op in ipairs(ops) do
+        assert(op:await() == 0)
+      end
+    end
+
+    it("at which tasks wait in order", function()
+      local order, fns = {}, {}
+      for i = 1, 20 do
+        fns[i] = function()
+          local prepared = uring.stats().prepared
+          local op = uring.prepare("nop")
+          assert(uring.stats().prepared > prepared + 1) -- others came first
+          order[#order + 1] = i
+          assert(op:await() == 0)
+        end
+      end
+      uring.run(with_full_queue, table.unpack(fns))
+      assert.are.equal(20, #order)
+      for i = 1, 20 do
         assert.are.equal(i, order[i])
       end
     end)
 
     it("at which a task that waits can be cancelled", function()
-      uring.run(function()
-        local ops = {}
-        for i = 1, FULL do
-          ops[i] = uring.prepare("nop")
+      local seen, victims, before = {}, {}, nil
+      local function victim(i, fn, ...)
+        local arguments = table.pack(...)
+        return function()
+          victims[i] = uring.current()
+          before = uring.stats().prepared
+          local ok, err = pcall(fn, table.unpack(arguments))
+          seen[i] = not ok and err == uring.cancelled and uring.stats().prepared - before <= 1
         end
-        local seen = {}
-        local prepares = uring.spawn(function()
-          local ok, err = pcall(uring.prepare, "nop")
-          seen[1] = not ok and err == uring.cancelled
-        end)
-        local calls = uring.spawn(function()
-          local ok, err = pcall(uring.op.nop)
-          seen[2] = not ok and err == uring.cancelled
-        end)
-        local prepared = uring.stats().prepared
-        uring.spawn(function() -- runs after both have begun to wait
-          prepares:cancel()
-          calls:cancel()
-        end):await()
-        prepares:await()
-        calls:await()
-        assert.are.same({ true, true }, seen)
-        assert.are.equal(prepared, uring.stats().prepared)
-        for i = 1, FULL do
-          assert(ops[i]:await() == 0)
-        end
+      end
+      uring.run(with_full_queue, victim(1, uring.prepare, "nop"), victim(2, uring.op.nop), function()
+        victims[1]:cancel()
+        victims[2]:cancel()
       end)
+      assert.are.same({ true, true }, seen)
     end)
 
     it("at which bad arguments still raise", function()

@@ -895,6 +895,58 @@ describe("cancelling", function()
       assert.are.same({ "ctrue", true, "btrue", true, "atrue", true }, log)
     end)
 
+    it("may await inside shield while it unwinds", function()
+      local log = {}
+      uring.run(function()
+        local b = uring.buffer(8)
+        local task = uring.spawn(function()
+          local _guard <close> = setmetatable({}, { __close = function(_, err)
+            log[#log + 1] = err == uring.cancelled
+            log[#log + 1] = uring.shield(function(goodbye)
+              uring.sleep(0.002)
+              assert(uring.op.write(w, goodbye))
+              return (uring.op.read(r, b))
+            end, "goodbye")
+            log[#log + 1] = b:get(1, 7)
+            log[#log + 1] = is_cancelled(pcall(uring.sleep, 0))
+          end })
+          forever()
+        end)
+        uring.yield()
+        task:cancel()
+        assert.is_true(is_cancelled(pcall(task.await, task)))
+      end)
+      assert.are.same({ true, 7, "goodbye", true }, log)
+    end)
+
+    it("is held back while it is inside shield, by an error too", function()
+      local log = {}
+      uring.run(function()
+        local b = uring.buffer(8)
+        local task = uring.spawn(function()
+          log[#log + 1] = uring.shield(function() return (uring.op.read(r, b)) end)
+          log[#log + 1] = is_cancelled(pcall(uring.yield))
+          log[#log + 1] = select(2, pcall(uring.shield, function()
+            uring.yield()
+            error("oops", 0)
+          end))
+          log[#log + 1] = is_cancelled(pcall(uring.shield, forever)) and "raised" or "held back"
+        end)
+        uring.sleep(0.002)
+        task:cancel()
+        uring.sleep(0.002)
+        assert.are.equal("waiting", task:status())
+        assert.are.equal("lent", b:status())
+        uring.op.write(w, "data")
+        uring.sleep(0.002)
+        assert.are.same({ 4, true, "oops" }, log)
+        assert.are.equal("waiting", task:status()) -- for ever, shielded: leave by another way
+        sleeper = task
+        log[#log + 1] = "still there"
+        uring.op.nop()
+      end, 0)
+    end)
+
     it("gets a result that was faster, and is cancelled at its next await", function()
       local log = {}
       uring.run(function()

@@ -35,11 +35,12 @@ function M.open(path, mode)
   if path:find("\0", 1, true) then
     return nil, path .. ": there is a zero byte in the path", core.errno.EINVAL
   end
+  local file = stream.new("file", path)
   local fd, message, errno = op.openat(nil, path, flags | const.O_CLOEXEC, 438) -- 0666
   if not fd then
     return nil, path .. ":" .. message:match(":(.*)"), errno
   end
-  local file = stream.new(fd, "file", path)
+  stream.open(file, fd)
   if flags == modes["a"] then -- as C's fopen has it
     core.seek(fd, "end")
   end

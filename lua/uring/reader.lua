@@ -220,7 +220,11 @@ end
 function methods:read(...)
   local n = select("#", ...)
   if n <= 1 then
-    return read_one(self, 1, n == 0 and "l" or ...)
+    local s, message, errno = read_one(self, 1, n == 0 and "l" or ...)
+    if s == nil and message then
+      return nil, message, errno
+    end
+    return s
   end
   local results = {}
   for i = 1, n do

@@ -48,12 +48,14 @@ local function open_socket(address)
   if not family then
     return nil, message, errno
   end
+  local socket = core.descriptor() -- made first: see stream.new
   local fd
   fd, message, errno = op.socket(family, SOCK_STREAM)
   if not fd then
     return failed(address, message, errno)
   end
-  return core.descriptor(fd), fd
+  socket:put(fd)
+  return socket, fd
 end
 
 local function is_unix(address)
@@ -102,13 +104,14 @@ function M.listen(address)
   if not ok then
     return failed(address, message, errno)
   end
-  socket:take()
-  return setmetatable({
+  local listener = setmetatable({
     number = fd;
-    descriptor = core.descriptor(fd); -- nil: closed
+    descriptor = core.descriptor(); -- nil: closed
     name = address;
-    busy = 0;                         -- accepts in flight
+    busy = 0;                       -- accepts in flight
   }, Listener)
+  listener.descriptor:put(socket:take())
+  return listener
 end
 
 --- Connects.
@@ -130,7 +133,7 @@ function M.connect(address)
   if not ok then
     return failed(address, message, errno)
   end
-  return stream.new(socket:take(), "socket", address)
+  return stream.open(stream.new("socket", address), socket:take())
 end
 
 local function check_open(self)
@@ -144,11 +147,12 @@ end
 --   the listener meanwhile
 function methods:accept()
   check_open(self)
+  local connection = stream.new("socket", self.name)
   self.busy = self.busy + 1
   local fd, message, errno = op.accept(self.number, const.SOCK_CLOEXEC, NO_PEER)
   self.busy = self.busy - 1
   if fd then
-    return stream.new(fd, "socket", self.name)
+    return stream.open(connection, fd)
   elseif not self.descriptor and errno == ECANCELED then
     message = "closed"
   end
@@ -205,26 +209,29 @@ end
 
 Listener.__close = methods.close
 
--- Two streams of a pair of descriptors, or what failed.
-local function pair(kind, name, first, second, errno)
-  if not first then
+-- Two streams of the pair of descriptors that `make` makes.
+local function pair(kind, name, make)
+  local one, other = stream.new(kind, name), stream.new(kind, name)
+  local fd, second, errno = make(one.descriptor, other.descriptor)
+  if not fd then
     return nil, second, errno
   end
-  return stream.new(first, kind, name), stream.new(second, kind, name)
+  one.number, other.number = fd, second
+  return one, other
 end
 
 --- A pipe.
 -- @treturn Stream the end to read from; nil, message, errno
 -- @treturn Stream the end to write to
 function M.pipe()
-  return pair("pipe", "pipe", core.pipe())
+  return pair("pipe", "pipe", core.pipe)
 end
 
 --- Two sockets connected to each other.
 -- @treturn Stream nil, message, errno
 -- @treturn Stream
 function M.socketpair()
-  return pair("socket", "socketpair", core.socketpair())
+  return pair("socket", "socketpair", core.socketpair)
 end
 
 return M

@@ -9,6 +9,7 @@ local core = require "uring.core"
 local new_reader = require "uring.reader".new
 
 local op = core.op
+local Buffer = getmetatable(core.buffer(0))
 local ECANCELED = core.errno.ECANCELED
 local CANCEL_ALL = core.const.IORING_ASYNC_CANCEL_ALL
 
@@ -33,22 +34,29 @@ local function failed(self, message, errno)
   return nil, message, errno
 end
 
---- Makes a stream of a descriptor, which it owns from now on.
--- @int fd
+--- Makes a stream that has no descriptor yet: `open` gives it one.  Made first,
+-- so that nothing can fail between getting a descriptor and owning it.
 -- @string kind "socket" | "pipe" | "file"
 -- @string name for messages and tostring
 -- @treturn Stream
-local function new(fd, kind, name)
-  local self = setmetatable({
-    number = fd;                         -- the descriptor, for operations
-    descriptor = core.descriptor(fd);    -- its owner; nil: closed
+local function new(kind, name)
+  return setmetatable({
+    number = -1;                      -- the descriptor, for operations
+    descriptor = core.descriptor();   -- its owner; nil: closed
     kind = kind;
     name = name;
     receive = kinds[kind].receive;
     send = kinds[kind].send;
-    reader = nil;                        -- made at the first read
-    busy = 0;                            -- operations in flight on it
+    reader = nil;                     -- made at the first read
+    busy = 0;                         -- operations in flight on it
   }, Stream)
+end
+
+--- Gives a new stream its descriptor, which it owns from now on.
+-- @treturn Stream
+local function open(self, fd)
+  self.descriptor:put(fd)
+  self.number = fd
   return self
 end
 
@@ -101,7 +109,7 @@ function methods:read_some(max)
   end
   local reader = self.reader
   if reader and reader:pending() > 0 then
-    return reader:some(max)
+    return (reader:some(max))
   end
   local buffer = core.buffer(max)
   local n, message, errno = receive(self, buffer)
@@ -117,6 +125,9 @@ end
 -- @treturn int bytes; 0 at the end; nil, message, errno
 function methods:recv(buffer)
   check_open(self)
+  if getmetatable(buffer) ~= Buffer then
+    error(("bad argument #1 to 'recv' (Buffer expected, got %s)"):format(type(buffer)), 2)
+  end
   if self.reader and self.reader:pending() > 0 then
     local s = self.reader:some(#buffer)
     buffer:set(1, s)
@@ -189,7 +200,7 @@ function methods:write(...)
   elseif count == 0 then
     return self
   end
-  if type(data) ~= "userdata" then
+  if getmetatable(data) ~= Buffer then
     data = text_of(data)
       or error(("bad argument #1 to 'write' (string expected, got %s)"):format(type(...)), 2)
   end
@@ -206,7 +217,7 @@ function methods:write_each(...)
   for i = 1, select("#", ...) do
     local part = select(i, ...)
     local data = text_of(part) or part
-    if type(data) ~= "string" and type(data) ~= "userdata" then
+    if type(data) ~= "string" and getmetatable(data) ~= Buffer then
       error(("bad argument #%d to 'write' (string expected, got %s)"):format(i, type(part)), 3)
     end
     local ok, message, errno, sent = send_all(self, data)
@@ -313,4 +324,4 @@ end
 
 Stream.__close = methods.close
 
-return { new = new, close = close }
+return { new = new, open = open, close = close }
