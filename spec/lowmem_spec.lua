@@ -106,8 +106,8 @@ describe("out of memory", function()
   local function sweeps(name, work, reset)
     for mode, times in pairs(modes) do
       it(("%s: any request of it failing %s"):format(name, mode), function()
-        local output, status = helper.script(("%s sweep('work', %d, function() %s end, %d, function() %s end) os.remove(path)"):format(
-          prelude, times, work, STEP, reset or ""), PREFIX)
+        local call = "sweep('work', %d, function() %s end, %d, function() %s end) os.remove(path)"
+        local output, status = helper.script(prelude .. call:format(times, work, STEP, reset or ""), PREFIX)
         assert.are.equal("work\ttrue\n", output)
         assert.are.equal(0, status)
       end)

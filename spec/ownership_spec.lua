@@ -606,7 +606,7 @@ describe("memory", function()
     it("survives finalisers that close it while it is being lent", function()
       local output, status = helper.script [[
         local uring = require "uring"
-        local r = uring.pipe()
+        local r, _keeps_it_open = uring.pipe()
         local lent, refused = 0, 0
         for i = 1, 6000 do
           local b = uring.buffer(64)
@@ -633,7 +633,7 @@ describe("memory", function()
     it("survives finalisers that close the ring while it is being lent", function()
       local output, status = helper.script [[
         local uring = require "uring"
-        local r = uring.pipe()
+        local r, _keeps_it_open = uring.pipe()
         local b = uring.buffer(64)
         local refused
         for _ = 1, 3000 do

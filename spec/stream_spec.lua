@@ -305,7 +305,7 @@ describe("streams", function()
       end)
 
       it("move megabytes to a slow reader", function()
-        local size = helper.times(4) * 1048576
+        local size = helper.times(20) * 100000
         local data = text(size)
         local w, r = make()
         run(function()
@@ -432,13 +432,13 @@ describe("streams", function()
         local w, r = make()
         run(function()
           local results
-          local task = uring.spawn(function() results = pack(w:write(("x"):rep(20000000))) end)
+          local task = uring.spawn(function() results = pack(w:write(("x"):rep(6000000))) end)
           uring.sleep(0.01)
           assert.are.equal("waiting", task:status())
           assert.is_true(w:close())
           task:await()
           assert.are.same({ nil, "closed", errno.ECANCELED }, { results[1], results[2], results[3] })
-          assert.is_true(results[4] > 0 and results[4] < 20000000)
+          assert.is_true(results[4] > 0 and results[4] < 6000000)
         end)
         r:close()
       end)
@@ -452,8 +452,12 @@ describe("streams", function()
           w:write(("x"):rep(50))
           assert.is_true(r:close())
           task:await()
-          assert.are.equal(1, results.n < 2 and 1 or results.n == 3 and 1 or 0)
-          assert.is_truthy(results[1] == ("x"):rep(50) or results[2] == "closed")
+          -- the end comes too early for 100 bytes: those there are, or the reason
+          if results[1] then
+            assert.are.same({ n = 1, ("x"):rep(50) }, results)
+          else
+            assert.are.same(failure("closed", errno.ECANCELED), results)
+          end
         end)
         w:close()
       end)

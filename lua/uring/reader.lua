@@ -202,14 +202,18 @@ end
 
 -- Reads by the i-th format.
 local function read_one(self, i, format)
-  local n = type(format) == "number" and math.tointeger(format)
-  if n then
-    if n < 0 then
+  if type(format) == "number" then
+    local n = math.tointeger(format)
+    if not n then
+      bad_format(i, "number has no integer representation")
+    elseif n < 0 then
       bad_format(i, "negative count")
     end
     return self:bytes(n)
+  elseif type(format) ~= "string" then
+    bad_format(i, "string expected, got " .. type(format))
   end
-  local reader = type(format) == "string" and formats[format:match("^%*?(.)") or ""]
+  local reader = formats[format:match("^%*?(.)") or ""]
   if not reader then
     bad_format(i, "invalid format")
   end

@@ -13,6 +13,8 @@ local Buffer = getmetatable(core.buffer(0))
 local ECANCELED = core.errno.ECANCELED
 local CANCEL_ALL = core.const.IORING_ASYNC_CANCEL_ALL
 
+local whences = { set = true, cur = true, ["end"] = true }
+
 local methods = {}
 local Stream = { __index = methods, __name = "uring.stream" }
 
@@ -243,12 +245,30 @@ function methods:lines(...)
   end
 end
 
+-- Checks as io does, whose messages count the arguments without the file.
+local function check_seek(whence, offset)
+  local why
+  if type(whence) == "number" or type(whence) == "string" and not whences[whence] then
+    why = ("bad argument #1 to 'seek' (invalid option '%s')"):format(whence)
+  elseif whence ~= nil and type(whence) ~= "string" then
+    why = ("bad argument #1 to 'seek' (string expected, got %s)"):format(type(whence))
+  elseif offset ~= nil and not tonumber(offset) then
+    why = ("bad argument #2 to 'seek' (number expected, got %s)"):format(type(offset))
+  elseif offset ~= nil and not math.tointeger(tonumber(offset)) then
+    why = "bad argument #2 to 'seek' (number has no integer representation)"
+  end
+  if why then
+    error(why, 3)
+  end
+end
+
 --- Sets and tells the position of a file, as `file:seek` does.
 -- @string[opt="cur"] whence "set" | "cur" | "end"
 -- @int[opt=0] offset
 -- @treturn int position; nil, message, errno
 function methods:seek(whence, offset)
   check_open(self)
+  check_seek(whence, offset)
   drop_read_ahead(self)
   local at, message, errno = core.seek(self.number, whence, offset)
   if not at then
@@ -274,7 +294,8 @@ local function close(self, descriptor)
   if self.busy > 0 then
     op.cancel_fd(self.number, CANCEL_ALL)
   end
-  local ok, message, errno = op.close(descriptor:take())
+  local ok, message, errno = op.close(self.number)
+  descriptor:take() -- now that it is closed: an error before leaves an owner
   if not ok then
     return nil, message, errno
   end
