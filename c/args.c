@@ -72,7 +72,7 @@ static lua_Integer to_integer(const struct reader *in, const struct arg *a,
 static struct buffer *to_buffer(const struct reader *in, const struct arg *a,
                                 int index, const char *expected)
 {
-  struct buffer *b = index <= in->last ? buffer_test(in->L, index) : NULL;
+  struct buffer *b = index <= in->last ? buffer_test(in->L, in->q->core, index) : NULL;
   if (b == NULL)
     bad_type(in, a, index, expected);
   if (b->block == NULL)
@@ -292,7 +292,7 @@ static void take_member(struct reader *in, const struct arg *a, bool strings,
 {
   lua_State *L = in->L;
   struct request *q = in->q;
-  const struct buffer *b = buffer_test(L, -1);
+  const struct buffer *b = buffer_test(L, q->core, -1);
   if (b != NULL && b->block == NULL)
     luaL_error(L, "attempt to use a closed buffer");
   if (b == NULL && !(strings && lua_type(L, -1) == LUA_TSTRING))
@@ -547,9 +547,9 @@ static bool only_reads(uint8_t opcode)
   return false;
 }
 
-static size_t data_length(lua_State *L, int index)
+static size_t data_length(lua_State *L, const struct core *core, int index)
 {
-  const struct buffer *b = buffer_test(L, index);
+  const struct buffer *b = buffer_test(L, core, index);
   return b != NULL ? b->size : lua_rawlen(L, index);
 }
 
@@ -576,7 +576,7 @@ static void read_raw_pointer(struct reader *in, int table, unsigned n,
   if (type == LUA_TSTRING && !(n == 0 && only_reads(q->sqe.opcode)))
     bad(in, &a, "the kernel may write there: give it a Buffer");
   if (n == 0 && lua_getfield(L, table, "len") == LUA_TNIL)
-    q->sqe.len = (uint32_t)data_length(L, one.last);
+    q->sqe.len = (uint32_t)data_length(L, q->core, one.last);
   lua_settop(L, one.last);
   take_member(&one, &a, true, n + 1);
 }
@@ -630,7 +630,7 @@ static void check_raw_length(struct reader *in)
   const struct row *row = op_of_opcode(in->q->sqe.opcode);
   size_t size;
   lua_rawgeti(in->L, in->q->vector, 1);
-  size = data_length(in->L, lua_gettop(in->L));
+  size = data_length(in->L, in->q->core, lua_gettop(in->L));
   if (row != NULL && !lua_isboolean(in->L, -1))
     for (const struct arg *a = row->args; a->kind != ARG_END; a++)
       if ((a->kind == ARG_BUFFER || a->kind == ARG_DATA) &&

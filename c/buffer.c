@@ -106,9 +106,17 @@ int loan_error(lua_State *L, const char *operation, int fd)
 ** The Buffer object
 */
 
-struct buffer *buffer_test(lua_State *L, int index)
+/* As luaL_testudata, without looking the type's name up: every read and write
+** comes by here. */
+struct buffer *buffer_test(lua_State *L, const struct core *core, int index)
 {
-  return luaL_testudata(L, index, BUFFER_TYPE);
+  struct buffer *b = lua_touserdata(L, index);
+  if (b == NULL || !lua_getmetatable(L, index))
+    return NULL;
+  if (lua_topointer(L, -1) != core->buffer_meta)
+    b = NULL;
+  lua_pop(L, 1);
+  return b;
 }
 
 static struct buffer *tobuffer(lua_State *L)
@@ -345,6 +353,7 @@ static const luaL_Reg buffer_meta[] = {
 void buffer_register(lua_State *L, struct core *core)
 {
   luaL_newmetatable(L, BUFFER_TYPE);
+  core->buffer_meta = lua_topointer(L, -1);
   luaL_setfuncs(L, buffer_meta, 0);
   luaL_newlib(L, buffer_methods);
   lua_setfield(L, -2, "__index");

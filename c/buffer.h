@@ -40,7 +40,7 @@ struct buffer {
 #define BUFFER_TYPE "uring.buffer"
 
 /* The Buffer at a stack index, NULL if it is something else. */
-struct buffer *buffer_test(lua_State *L, int index);
+struct buffer *buffer_test(lua_State *L, const struct core *core, int index);
 
 static inline unsigned char *buffer_data(const struct buffer *b)
 {

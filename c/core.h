@@ -29,6 +29,7 @@ struct core {
   struct ring *rings;       /* every ring not yet freed */
   unsigned lingering;       /* rings that were dropped and are not quiet */
   struct ring *home;        /* the default ring: the one that runs tasks */
+  const void *buffer_meta;  /* identity of the metatable of Buffers */
   int home_ref;             /* its userdata, in the registry */
   int tasks_ref;            /* table index -> task, of those not ended */
   int breathe_ref;          /* an empty function, see core_breathe */

@@ -200,11 +200,12 @@ int op_unknown(lua_State *L, const char *name)
 ** From request to operation
 */
 
-void op_request(lua_State *L, const struct row *row, int first,
-                struct request *q)
+void op_request(lua_State *L, const struct core *core, const struct row *row,
+                int first, struct request *q)
 {
   memset(q, 0, offsetof(struct request, size));
   q->row = row;
+  q->core = core;
   q->sqe.opcode = row->opcode;
   if (row->yields_fd)
     q->event_flags = EVENT_YIELDS_FD;
@@ -224,7 +225,7 @@ static bool lend_member(lua_State *L, struct ring *r, struct event *e,
   const struct buffer *b;
   size_t len;
   lua_rawgeti(L, q->vector, i + 1);
-  b = buffer_test(L, -1);
+  b = buffer_test(L, r->core, -1);
   if (b != NULL) {
     *conflict = loan_conflict(b->block, b->offset, b->size, q->writes);
     if (*conflict == NULL) {
@@ -257,7 +258,7 @@ static const char *refusal(lua_State *L, const struct ring *r,
   for (unsigned i = 0; i < q->nvec; i++) {
     const struct buffer *b;
     lua_rawgeti(L, q->vector, i + 1);
-    b = buffer_test(L, -1);
+    b = buffer_test(L, r->core, -1);
     lua_pop(L, 1);
     if (b != NULL && b->block == NULL)
       return "attempt to use a closed buffer";

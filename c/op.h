@@ -90,6 +90,7 @@ enum aux_kind {
 struct request {
   struct io_uring_sqe sqe;
   const struct row *row;
+  const struct core *core;
   uint16_t event_flags;
   uint8_t aux; /* enum aux_kind */
   bool multishot;
@@ -129,8 +130,8 @@ int op_unknown(lua_State *L, const char *name);
 
 /* Checks the call of a row whose arguments begin at stack index `first`.
 ** May push onto the stack what the request refers to. */
-void op_request(lua_State *L, const struct row *row, int first,
-                struct request *q);
+void op_request(lua_State *L, const struct core *core, const struct row *row,
+                int first, struct request *q);
 
 /* Makes an operation of a request, which is used up. */
 struct event *op_commit(lua_State *L, struct ring *r, struct request *q);

@@ -501,7 +501,7 @@ static int prepare(lua_State *L, bool may_wait)
   make_room(L, r);
   op = push_handle(L, r->core, 1);
   lua_insert(L, 3); /* ring; name; handle; arguments */
-  op_request(L, row, 4, &q);
+  op_request(L, r->core, row, 4, &q);
   fill_handle(L, op, r, &q);
   lua_settop(L, 3);
   return 1;
@@ -574,7 +574,7 @@ static int call_outside(lua_State *L, struct ring *r, const struct row *row)
   op = push_handle(L, r->core, -1);
   lua_remove(L, -2); /* the handle keeps the ring */
   lua_insert(L, 1);
-  op_request(L, row, 2, &q);
+  op_request(L, r->core, row, 2, &q);
   fill_handle(L, op, r, &q);
   lua_settop(L, 1);
   return await_ready(L, op, await_k);
@@ -594,7 +594,7 @@ static inline int call(lua_State *L, bool may_wait)
     t->top = lua_gettop(L);
     return task_park(L, t, &r->space, call_again_k, (lua_KContext)t);
   }
-  op_request(L, row, 1, &q);
+  op_request(L, r->core, row, 1, &q);
   e = op_commit(L, r, &q);
   e->task = t;
   t->event = e;

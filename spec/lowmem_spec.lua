@@ -101,13 +101,16 @@ describe("out of memory", function()
   -- Twice: Lua's fail, too.  Often: what is done about it fails as well.
   local modes = { once = 1, twice = 2, ["many times"] = 12 }
   local STEP = helper.slow and 3 or 1
+  -- A finaliser that Lua has no memory to call is not called again: what that
+  -- object owned in C stays.
+  local FORGIVING = "ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 "
 
   -- `reset` is done before the counts are looked at.
   local function sweeps(name, work, reset)
     for mode, times in pairs(modes) do
       it(("%s: any request of it failing %s"):format(name, mode), function()
         local call = "sweep('work', %d, function() %s end, %d, function() %s end) os.remove(path)"
-        local output, status = helper.script(prelude .. call:format(times, work, STEP, reset or ""), PREFIX)
+        local output, status = helper.script(prelude .. call:format(times, work, STEP, reset or ""), (times > 2 and FORGIVING or "") .. PREFIX)
         assert.are.equal("work\ttrue\n", output)
         assert.are.equal(0, status)
       end)
