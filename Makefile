@@ -34,7 +34,7 @@ cflags_werror   := -Werror
 # How the suite is started.
 run_         = $(LUA)
 run_asan     = URING_SLOW=1 $(asan_lua)
-run_gcstress = URING_SLOW=1 $(LUA)
+run_gcstress = URING_SLOW=1 URING_GCSTRESS=1 $(LUA)
 run_valgrind = URING_SLOW=1 valgrind -q --error-exitcode=99 \
   --leak-check=full --num-callers=25 --keep-debuginfo=yes \
   --child-silent-after-fork=yes --vgdb=no $(LUA)

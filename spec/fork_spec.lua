@@ -145,6 +145,20 @@ describe("a child of fork", function()
     wr:close()
   end)
 
+  it("does not have the parent's queues in its memory", function()
+    local r <close> = uring.ring { entries = 8 }
+    local function mapped()
+      local n = 0
+      for line in io.lines "/proc/self/maps" do
+        n = n + (line:find("[io_uring]", 1, true) and 1 or 0)
+      end
+      return n
+    end
+    assert.is_true(mapped() > 0)
+    assert.are.equal("0", in_child(mapped))
+    assert.are.equal(0, r:prepare("nop"):await())
+  end)
+
   it("works with a ring of its own", function()
     local r <close> = uring.ring { entries = 8 }
     assert.are.same({ "0", "4", "data", "ring (closed)" }, { in_child(function()

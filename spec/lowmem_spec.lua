@@ -109,6 +109,9 @@ describe("out of memory", function()
   local function sweeps(name, work, reset)
     for mode, times in pairs(modes) do
       it(("%s: any request of it failing %s"):format(name, mode), function()
+        if times > 2 and os.getenv "URING_GCSTRESS" then
+          return pending "finalisers would be called, in vain, while there is no memory"
+        end
         local call = "sweep('work', %d, function() %s end, %d, function() %s end) os.remove(path)"
         local output, status = helper.script(prelude .. call:format(times, work, STEP, reset or ""), (times > 2 and FORGIVING or "") .. PREFIX)
         assert.are.equal("work\ttrue\n", output)

@@ -870,7 +870,10 @@ describe("listeners", function()
         address = listener:address()
         listener:accept()
       end)
-      uring.sleep(0.002)
+      for _ = 1, 1000 do
+        if address then break end
+        uring.sleep(0.001)
+      end
       task:cancel()
       pcall(task.await, task)
       assert.are.equal("cancelled", task:status())
