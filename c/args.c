@@ -695,12 +695,13 @@ static const struct {
 } options[] = {
     {"async", OPTION_ASYNC},           {"drain", OPTION_DRAIN},
     {"multishot", OPTION_MULTISHOT},   {"peer", OPTION_PEER},
-    {"poll_first", OPTION_POLL_FIRST},
+    {"poll_first", OPTION_POLL_FIRST}, {"link", OPTION_LINK}, {"hardlink", OPTION_HARDLINK},
 };
 
 static uint8_t allowed_options(const struct row *row)
 {
-  return row->options | OPTION_ASYNC | OPTION_DRAIN;
+  return row->options | OPTION_ASYNC | OPTION_DRAIN | OPTION_LINK |
+         OPTION_HARDLINK;
 }
 
 /* The option whose name is below the value on the top. */
@@ -750,6 +751,10 @@ static void apply_options(struct request *q, unsigned set, unsigned cleared)
     q->sqe.flags |= IOSQE_ASYNC;
   if (set & OPTION_DRAIN)
     q->event_flags |= EVENT_DRAIN;
+  if (set & OPTION_LINK)
+    q->sqe.flags |= IOSQE_IO_LINK;
+  if (set & OPTION_HARDLINK)
+    q->sqe.flags |= IOSQE_IO_HARDLINK;
   if (set & OPTION_POLL_FIRST)
     q->sqe.ioprio |= IORING_RECVSEND_POLL_FIRST;
   if (set & OPTION_MULTISHOT) {

@@ -24,8 +24,11 @@ static int broken(lua_State *L, int rc)
 static void check_not_stuck(lua_State *L, struct core *core, struct ring *r)
 {
   const struct sched *s = &core->sched;
-  if (!ring_idle(r))
+  if (!ring_idle(r)) {
+    if (r->in_flight == 0 && r->linking && !ring_has_unsent(r))
+      luaL_error(L, "a linked operation waits for the one to follow it");
     return;
+  }
   if (r != core->home)
     luaL_error(L, "nothing is in flight on this ring to wait for");
   if (queue_empty(&s->ready) && s->ntimers == 0)

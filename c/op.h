@@ -53,7 +53,9 @@ enum row_option {
   OPTION_DRAIN = 2,
   OPTION_MULTISHOT = 4,
   OPTION_POLL_FIRST = 8,
-  OPTION_PEER = 16
+  OPTION_PEER = 16,
+  OPTION_LINK = 32,
+  OPTION_HARDLINK = 64
 };
 
 #define MAX_ARGS 5

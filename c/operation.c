@@ -39,6 +39,9 @@ static void check_usable(lua_State *L, const struct operation *op)
     ring_object_check(L, op->ring);
 }
 
+#define LINKS    (IOSQE_IO_LINK | IOSQE_IO_HARDLINK)
+#define GROUP_MAX 128 /* operations that one call of link takes */
+
 /*
 ** Completions
 */
@@ -349,6 +352,36 @@ static int cancellation_status(lua_State *L)
   return 1;
 }
 
+/* ring:link { op, op, …, hard = false }: each starts when the one before it
+** has succeeded; `hard`: when it has ended */
+static int operation_link(lua_State *L)
+{
+  struct ring *r = ring_object_open(L, 1);
+  struct event *events[GROUP_MAX];
+  lua_Integer count;
+  const char *why;
+  bool hard;
+  luaL_checktype(L, 2, LUA_TTABLE);
+  lua_settop(L, 2);
+  count = (lua_Integer)lua_rawlen(L, 2);
+  luaL_argcheck(L, count >= 2, 2, "there are not two operations to link");
+  luaL_argcheck(L, count <= GROUP_MAX, 2, "too many operations to link");
+  lua_getfield(L, 2, "hard");
+  hard = lua_toboolean(L, -1);
+  for (lua_Integer i = 1; i <= count; i++) {
+    const struct operation *op;
+    lua_rawgeti(L, 2, i);
+    op = operation_test(L, -1);
+    luaL_argcheck(L, op != NULL, 2, "operations expected");
+    luaL_argcheck(L, op->event != NULL, 2, "an operation is done already");
+    luaL_argcheck(L, op->ring == r, 2, "an operation of another ring");
+    events[i - 1] = op->event;
+    lua_pop(L, 1);
+  }
+  why = ring_link(r, events, (unsigned)count, hard);
+  return why != NULL ? luaL_error(L, "link: %s", why) : 0;
+}
+
 static int operation_tostring(lua_State *L)
 {
   struct operation *op = tooperation(L);
@@ -456,6 +489,11 @@ static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
       luaL_error(L, "not enough memory");
     op->multishot = true;
   }
+  if (q->sqe.flags & LINKS && ring_group_is_full(r))
+    luaL_error(L,
+               "a group of linked operations is longer than the ring has "
+               "entries (%d)",
+               (int)r->io.sq.ring_entries);
   op->outcome.row = q->row;
   op->outcome.yields_fd = (q->event_flags & EVENT_YIELDS_FD) != 0;
   e = op_commit(L, r, q);
@@ -563,6 +601,15 @@ static int call_again_k(lua_State *L, int status, lua_KContext ctx)
   return call(L, false);
 }
 
+/* Who awaits an operation at once never prepares the one it is linked to. */
+static int not_linkable(lua_State *L, const struct row *row)
+{
+  return luaL_error(L,
+                    "%s: an operation that is linked to the next needs a "
+                    "handle: use prepare",
+                    row->name);
+}
+
 /* Outside of a task there is no coroutine to suspend: a handle holds the
 ** operation while the loop turns, and an error leaves it an orphan. */
 static int call_outside(lua_State *L, struct ring *r, const struct row *row)
@@ -575,6 +622,8 @@ static int call_outside(lua_State *L, struct ring *r, const struct row *row)
   lua_remove(L, -2); /* the handle keeps the ring */
   lua_insert(L, 1);
   op_request(L, r->core, row, 2, &q);
+  if (q.sqe.flags & LINKS)
+    return not_linkable(L, row);
   fill_handle(L, op, r, &q);
   lua_settop(L, 1);
   return await_ready(L, op, await_k);
@@ -595,6 +644,8 @@ static inline int call(lua_State *L, bool may_wait)
     return task_park(L, t, &r->space, call_again_k, (lua_KContext)t);
   }
   op_request(L, r->core, row, 1, &q);
+  if (q.sqe.flags & LINKS)
+    return not_linkable(L, row);
   e = op_commit(L, r, &q);
   e->task = t;
   t->event = e;
@@ -662,6 +713,8 @@ void operation_register(lua_State *L, struct core *core)
   lua_pop(L, 1);
   lua_pushcfunction(L, operation_prepare);
   lua_setfield(L, -2, "prepare");
+  lua_pushcfunction(L, operation_link);
+  lua_setfield(L, -2, "link");
   push_calls(L, core);
   lua_newtable(L);
   lua_pushcfunction(L, unknown_call);

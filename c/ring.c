@@ -26,6 +26,8 @@ static bool foreign(const struct ring *r)
   return r->epoch != *r->core->epoch;
 }
 
+#define LINKS (IOSQE_IO_LINK | IOSQE_IO_HARDLINK)
+
 /*
 ** The submission queue
 */
@@ -111,26 +113,17 @@ void ring_queue(struct ring *r, struct event *e,
                 const struct io_uring_sqe *sqe)
 {
   struct io_uring_sqe *slot = NULL;
-  if (r->backlog.count == 0 && !r->draining && !(e->flags & EVENT_DRAIN))
+  bool links = (sqe->flags & LINKS) != 0;
+  if (r->backlog.count == 0 && !r->draining && !(e->flags & EVENT_DRAIN) &&
+      !links)
     slot = next_sqe(r);
+  r->linking = links;
   if (slot != NULL)
     put_into_sq(r, e, slot, sqe);
   else
     put_into_backlog(r, e, sqe);
   r->stats.prepared++;
 }
-
-/*
-** Cancelling
-**
-** 1. A cancel request is an SQE of its own.  It names slot and generation,
-**    so it finds this operation or none.
-** 2. It changes nothing here: the operation ends with its own CQE, as
-**    cancelled, or with its result if that was faster (success wins).
-** 3. Its own completion (0, -ENOENT: it was too late, -EALREADY: it is being
-**    executed) tells nothing that 2 does not, and is ignored.
-** 4. An event that the kernel has not seen needs none: it is withdrawn.
-*/
 
 static void link_cancel(struct ring *r, struct event *e)
 {
@@ -143,6 +136,112 @@ static void link_cancel(struct ring *r, struct event *e)
     r->cancels = e;
   r->cancels_end = e;
 }
+
+/*
+** Links.
+**
+** The kernel links what it takes in one submission, so a group has to be in
+** the SQ as a whole when that is published.  Groups therefore gather in the
+** backlog, and go into the SQ when their last member is there and all have
+** room.
+*/
+
+static struct io_uring_sqe *backlog_at(const struct backlog *b, unsigned i)
+{
+  return &b->sqes[(b->head + i) & (b->size - 1)];
+}
+
+/* Members of the group that begins at place `i` of the backlog, the last of
+** which is linked to nothing; 0: that one is still to come. */
+static unsigned group_size(const struct backlog *b, unsigned i)
+{
+  for (unsigned n = 1; i + n <= b->count; n++)
+    if (!(backlog_at(b, i + n - 1)->flags & LINKS))
+      return n;
+  return 0;
+}
+
+bool ring_group_is_full(const struct ring *r)
+{
+  const struct backlog *b = &r->backlog;
+  unsigned n = 0;
+  while (n < b->count && backlog_at(b, b->count - 1 - n)->flags & LINKS)
+    n++;
+  return n + 1 >= r->io.sq.ring_entries;
+}
+
+/* Takes the newest SQE that is not published out of the SQ again, to the head
+** of the backlog, where there is room for it. */
+static void unqueue(struct ring *r)
+{
+  struct io_uring_sq *sq = &r->io.sq;
+  struct backlog *b = &r->backlog;
+  const struct io_uring_sqe *sqe = &sq->sqes[--sq->sqe_tail & sq->ring_mask];
+  struct event *e;
+  r->queued--;
+  if (sqe->user_data == USER_DATA_NONE) { /* a cancel request: due again */
+    e = event_find(&r->events, sqe->addr);
+    if (e != NULL)
+      link_cancel(r, e);
+    return;
+  }
+  e = event_find(&r->events, sqe->user_data);
+  b->head = (b->head - 1) & (b->size - 1);
+  b->sqes[b->head] = *sqe;
+  b->count++;
+  e->flags |= EVENT_BACKLOG;
+  if (e->flags & EVENT_DRAIN)
+    r->draining = false;
+  r->unpublished--;
+}
+
+/* Where in the backlog the event's SQE is; the event is there. */
+static unsigned backlog_find(const struct backlog *b, const struct event *e)
+{
+  unsigned i = 0;
+  while (backlog_at(b, i)->user_data != event_user_data(e))
+    i++;
+  return i;
+}
+
+const char *ring_link(struct ring *r, struct event *const events[],
+                      unsigned count, bool hard)
+{
+  struct backlog *b = &r->backlog;
+  unsigned first;
+  for (unsigned i = 0; i < count; i++)
+    if (ring_published(r, events[i]) || events[i]->flags & EVENT_WITHDRAWN)
+      return "an operation to be linked has been submitted or cancelled";
+  if (count > r->io.sq.ring_entries)
+    return "more operations to be linked than the ring has entries";
+  while (b->size - b->count < r->io.sq.ring_entries)
+    if (!ring_grow_backlog(r))
+      return "not enough memory";
+  while (!(events[0]->flags & EVENT_BACKLOG))
+    unqueue(r);
+  first = backlog_find(b, events[0]);
+  for (unsigned i = 1; i < count; i++)
+    if (first + i >= b->count ||
+        backlog_at(b, first + i)->user_data != event_user_data(events[i]))
+      return "operations to be linked must be prepared one after the other";
+  for (unsigned i = 0; i + 1 < count; i++)
+    backlog_at(b, first + i)->flags |=
+        hard ? IOSQE_IO_HARDLINK : IOSQE_IO_LINK;
+  return NULL;
+}
+
+/*
+** Cancelling
+**
+** 1. A cancel request is an SQE of its own.  It names slot and generation,
+**    so it finds this operation or none.
+** 2. It changes nothing here: the operation ends with its own CQE, as
+**    cancelled, or with its result if that was faster (success wins).
+** 3. Its own completion (0, -ENOENT: it was too late, -EALREADY: it is being
+**    executed) tells nothing that 2 does not, and is ignored.
+** 4. An event that the kernel has not seen needs none: it is withdrawn, and
+**    with it those that are linked to it.
+*/
 
 static void unlink_cancel(struct ring *r, struct event *e)
 {
@@ -159,20 +258,30 @@ static void unlink_cancel(struct ring *r, struct event *e)
     r->cancels_end = e->prev;
 }
 
+/* Its SQE becomes a NOP, and those of the group behind it do, too. */
+static void withdraw_from_sq(struct ring *r, struct event *e)
+{
+  struct io_uring_sqe *sqe = unpublished_sqe(r, e);
+  uint8_t links = sqe->flags & LINKS;
+  memset(sqe, 0, sizeof *sqe);
+  sqe->opcode = IORING_OP_NOP;
+  sqe->flags = links;
+  sqe->user_data = event_user_data(e);
+  if (links) { /* the next of the group is the next in the SQ */
+    unsigned back = (unsigned)(r->queued - e->order);
+    unsigned next = r->io.sq.sqe_tail - back + 1;
+    sqe = &r->io.sq.sqes[next & r->io.sq.ring_mask];
+    ring_cancel(r, event_find(&r->events, sqe->user_data));
+  }
+}
+
 static void withdraw(struct ring *r, struct event *e)
 {
   e->flags |= EVENT_WITHDRAWN;
-  if (e->flags & EVENT_BACKLOG) {
+  if (e->flags & EVENT_BACKLOG)
     r->withdrawn++;
-  } else {
-    struct io_uring_sqe *sqe = unpublished_sqe(r, e);
-    uint8_t order =
-        sqe->flags & (IOSQE_IO_LINK | IOSQE_IO_HARDLINK | IOSQE_IO_DRAIN);
-    memset(sqe, 0, sizeof *sqe);
-    sqe->opcode = IORING_OP_NOP;
-    sqe->flags = order;
-    sqe->user_data = event_user_data(e);
-  }
+  else
+    withdraw_from_sq(r, e);
 }
 
 void ring_cancel(struct ring *r, struct event *e)
@@ -332,21 +441,50 @@ static bool held_back(const struct ring *r, const struct event *e)
          (e->flags & EVENT_DRAIN && (r->in_flight > 0 || r->unpublished > 0));
 }
 
-/* Takes those that were withdrawn out of the backlog, wherever they stand. */
+/* Takes those that were withdrawn out of the backlog, wherever they stand,
+** and those that are linked to them. */
 static void sweep_withdrawn(lua_State *L, struct ring *r)
 {
   struct backlog *b = &r->backlog;
   unsigned kept = 0;
+  bool drags = false; /* is the next one linked to one that is taken out? */
   for (unsigned i = 0; i < b->count; i++) {
-    const struct io_uring_sqe *sqe = &b->sqes[(b->head + i) & (b->size - 1)];
+    const struct io_uring_sqe *sqe = backlog_at(b, i);
     struct event *e = event_find(&r->events, sqe->user_data);
-    if (e->flags & EVENT_WITHDRAWN)
+    if (drags)
+      e->flags |= EVENT_WITHDRAWN;
+    if (e->flags & EVENT_WITHDRAWN) {
+      drags = (sqe->flags & LINKS) != 0;
+      if (kept > 0) /* whatever was linked to it ends its group */
+        backlog_at(b, kept - 1)->flags &= (uint8_t)~LINKS;
       finish(L, r, e, -ECANCELED, 0);
-    else
-      b->sqes[(b->head + kept++) & (b->size - 1)] = *sqe;
+    } else {
+      *backlog_at(b, kept++) = *sqe;
+    }
   }
   b->count = kept;
   r->withdrawn = 0;
+  r->linking = kept > 0 && backlog_at(b, kept - 1)->flags & LINKS;
+}
+
+static unsigned sq_room(const struct ring *r)
+{
+  const struct io_uring_sq *sq = &r->io.sq;
+  return sq->ring_entries -
+         (sq->sqe_tail - io_uring_smp_load_acquire(sq->khead));
+}
+
+/* The head of the backlog goes into the SQ, where there is room. */
+static void advance_backlog(struct ring *r)
+{
+  struct backlog *b = &r->backlog;
+  const struct io_uring_sqe *sqe = backlog_at(b, 0);
+  struct event *e = event_find(&r->events, sqe->user_data);
+  r->draining = (e->flags & EVENT_DRAIN) != 0;
+  b->head = (b->head + 1) & (b->size - 1);
+  b->count--;
+  e->flags &= (uint16_t)~EVENT_BACKLOG;
+  put_into_sq(r, e, next_sqe(r), sqe);
 }
 
 /* False: some must wait for the SQ to be handed over. */
@@ -354,19 +492,14 @@ static bool refill_backlog(struct ring *r)
 {
   struct backlog *b = &r->backlog;
   while (b->count > 0) {
-    const struct io_uring_sqe *sqe = &b->sqes[b->head];
-    struct event *e = event_find(&r->events, sqe->user_data);
-    struct io_uring_sqe *slot;
-    if (held_back(r, e))
-      return true; /* those before it have to end: no matter of room */
-    slot = next_sqe(r);
-    if (slot == NULL)
+    unsigned n = group_size(b, 0);
+    if (n == 0 ||
+        held_back(r, event_find(&r->events, backlog_at(b, 0)->user_data)))
+      return true; /* waits for something else than room */
+    if (sq_room(r) < n)
       return false;
-    r->draining = (e->flags & EVENT_DRAIN) != 0;
-    b->head = (b->head + 1) & (b->size - 1);
-    b->count--;
-    e->flags &= (uint16_t)~EVENT_BACKLOG;
-    put_into_sq(r, e, slot, sqe);
+    for (; n > 0; n--)
+      advance_backlog(r);
   }
   return true;
 }
@@ -389,13 +522,6 @@ int ring_submit(lua_State *L, struct ring *r)
   refill(L, r);
   to_submit = publish(r);
   return to_submit ? r->driver->enter(r, to_submit, 0, 0) : 0;
-}
-
-static bool sq_full(const struct ring *r)
-{
-  const struct io_uring_sq *sq = &r->io.sq;
-  return sq->sqe_tail - io_uring_smp_load_acquire(sq->khead) >=
-         sq->ring_entries;
 }
 
 static bool cq_empty(const struct ring *r)
@@ -444,7 +570,7 @@ int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
   wait = wait && all && completed == r->stats.completed && cq_empty(r);
   to_submit = publish(r);
   rc = r->driver->enter(r, to_submit, wait, deadline_ns);
-  if (rc == -EAGAIN || rc == -EBUSY || (!all && sq_full(r)))
+  if (rc == -EAGAIN || rc == -EBUSY || (!all && sq_room(r) == 0))
     rc = wait_out_pressure(r, deadline_ns);
   if (rc == -EBADR) /* the kernel had no memory to keep a CQE */
     r->stats.overflowed++;
@@ -478,8 +604,8 @@ bool ring_has_unsent(const struct ring *r)
   if (r->cancels != NULL ||
       sq->sqe_tail != io_uring_smp_load_acquire(sq->khead))
     return true;
-  return b->count > 0 &&
-         !held_back(r, event_find(&r->events, b->sqes[b->head].user_data));
+  return b->count > 0 && group_size(b, 0) > 0 &&
+         !held_back(r, event_find(&r->events, backlog_at(b, 0)->user_data));
 }
 
 void ring_ring_bell(const struct ring *r)

@@ -55,6 +55,7 @@ struct ring {
   pid_t pid;
   uint8_t state; /* enum ring_state */
   bool draining; /* a drained operation is under way */
+  bool linking;  /* the newest operation is linked to the one to come */
   struct event_table events;
   int bell; /* eventfd that completions ring, -1: none yet; see ring_bell */
   struct backlog backlog;
@@ -123,6 +124,16 @@ static inline struct ring *ring_home(lua_State *L, struct core *core)
     return r;
   return core_home(L, core);
 }
+
+/* Links prepared operations, each to the next: every one starts when the one
+** before it has succeeded (`hard`: has ended).  They must be prepared and not
+** submitted, and in the order of preparation without others between them.
+** NULL, or why they cannot be linked. */
+const char *ring_link(struct ring *r, struct event *const events[],
+                      unsigned count, bool hard);
+
+/* Could the group that is being linked never be handed over as a whole? */
+bool ring_group_is_full(const struct ring *r);
 
 /* Asks the kernel to cancel the event.  An event that it has not seen is
 ** withdrawn and never will be seen.  The outcome comes as any other. */

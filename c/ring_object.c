@@ -501,8 +501,8 @@ static const luaL_Reg ring_functions[] = {
 /* Pushes a table of the methods, for the default ring. */
 static void push_on_default(lua_State *L, struct core *core)
 {
-  static const char *const names[] = {"prepare", "submit", "stats", "features",
-                                      "probe"};
+  static const char *const names[] = {"prepare",  "submit", "stats",
+                                      "features", "probe",  "link"};
   lua_newtable(L);
   luaL_getmetatable(L, RING_TYPE);
   lua_getfield(L, -1, "__index"); /* functions; metatable; methods */
@@ -522,6 +522,8 @@ void ring_object_register(lua_State *L, struct core *core)
   luaL_newlib(L, ring_methods);
   lua_getfield(L, -3, "prepare"); /* from operation_register */
   lua_setfield(L, -2, "prepare");
+  lua_getfield(L, -3, "link");
+  lua_setfield(L, -2, "link");
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
   lua_pushlightuserdata(L, core);

@@ -536,7 +536,9 @@ describe("random arguments", function()
     if kind == 5 then return pick(floats) end
     if kind == 6 then return pick(strings) end
     if kind == 7 then return buffer() end
-    if kind == 8 then return pick { print, coroutine.create(print), io.stdout, uring.cancelled, pending, finished() } end
+    if kind == 8 then
+      return pick { print, coroutine.create(print), io.stdout, uring.cancelled, pending, finished() }
+    end
     return some_table(depth or 0)
   end
 
@@ -665,7 +667,8 @@ describe("random arguments", function()
         end
         open_ours()
         local closed = closed_buffer()
-        buffers = { uring.buffer(16), uring.buffer(0), uring.buffer("contents"), closed, uring.buffer(64):slice(8, 40) }
+        local slice = uring.buffer(64):slice(8, 40)
+        buffers = { uring.buffer(16), uring.buffer(0), uring.buffer("contents"), closed, slice }
         pending = uring.prepare("poll_add", r, const.POLLPRI)
       end
       local name = pick(names)

@@ -367,6 +367,29 @@ describe("a completion queue that overflows", function()
     wr:close()
   end)
 
+  it("is emptied for a task that waits", function()
+    local r <close> = assert(uring.ring { entries = 4, cq_entries = 4 })
+    local ops, done = {}, 0
+    for i = 1, 400 do
+      ops[i] = r:prepare("nop")
+      if i % 4 == 0 then
+        r:submit()
+      end
+    end
+    local task = uring.spawn(function()
+      for i = 400, 1, -1 do
+        assert(ops[i]:await() == 0)
+        done = done + 1
+      end
+    end)
+    local deadline = uring.now() + (helper.slow and 10 or 2)
+    while task:status() ~= "returned" and uring.now() < deadline do
+      uring.sleep(0.001)
+    end
+    task:cancel()
+    assert.are.equal(400, done)
+  end)
+
   it("is emptied by close", function()
     local r = assert(uring.ring { entries = 4, cq_entries = 4 })
     local ops = {}

@@ -27,6 +27,11 @@ local prelude = ([[
 -- What is leaked on purpose is a leak to the sanitizer, too.
 local LEAKS = "ASAN_OPTIONS=detect_leaks=0"
 
+-- A script of its own, ended where it hangs.
+local function script(chunk, prefix)
+  return helper.script(chunk, "timeout --foreground -k 1 30 env " .. (prefix or ""))
+end
+
 describe("closing a ring", function()
   helper.watch(before_each, after_each)
   after_each(helper.cleanup)
@@ -249,7 +254,7 @@ describe("closing a ring", function()
 
   describe("past its deadline", function()
     it("leaks what is lent, says so, and never gives it back", function()
-      local output, status = helper.script(prelude .. [[
+      local output, status = script(prelude .. [[
         local r = assert(uring.ring { entries = 8, drain_timeout = 0 })
         local file = assert(uring.open(big_path))
         local buffers, ops = {}, {}
@@ -290,7 +295,7 @@ describe("closing a ring", function()
 
     it("leaks in lua_close without a crash", function()
       for _, ending in ipairs { "", "os.exit(0, true)" } do
-        local output, status = helper.script(prelude .. [[
+        local output, status = script(prelude .. [[
           r = assert(uring.ring { entries = 8, drain_timeout = 0 })
           file = assert(uring.open(big_path))
           ops = {}
@@ -447,7 +452,7 @@ describe("closing a ring", function()
     ]]
 
     local function survives(chunk, expected)
-      local output, status = helper.script(prelude .. work .. chunk)
+      local output, status = script(prelude .. work .. chunk)
       assert.are.equal("", (output:gsub("reached\n", "")))
       assert.is_truthy(output:find "reached", "the script got to its end")
       assert.are.equal(expected or 0, status)
@@ -532,7 +537,7 @@ describe("closing a ring", function()
     end)
 
     it("survives finalisers that use what is closing", function()
-      local output, status = helper.script(([[
+      local output, status = script(([[
         -- finalised last, since it is the oldest
         local use
         local oldest = setmetatable({}, { __gc = function() use "oldest" end })

@@ -4,6 +4,11 @@ local uring = require "uring"
 local testkit = helper.testkit
 local errno, const = uring.errno, uring.const
 
+-- A script of its own, ended where it hangs.
+local function script(chunk, prefix)
+  return helper.script(chunk, "timeout --foreground -k 1 30 env " .. (prefix or ""))
+end
+
 describe("the fault driver", function()
   helper.watch(before_each, after_each)
   after_each(helper.cleanup)
@@ -208,7 +213,7 @@ describe("the fault driver", function()
   describe("failing every enter", function()
     it("leaves what was published in flight and lent", function()
       -- In a script of its own: what is leaked on purpose is a leak to the sanitizer as well.
-      local output, status = helper.script([[
+      local output, status = script([[
         local uring, testkit = require "uring", require "testkit"
         local r = assert(uring.ring { entries = 4, driver = "fault", drain_timeout = 0.2,
           fault = { rate = 1, errno = uring.errno.EIO } })
@@ -250,7 +255,7 @@ describe("the fault driver", function()
 
     for _, name in ipairs { "EAGAIN", "EBUSY", "EINTR", "EBADR" } do
       it(("with %s is closed at its deadline"):format(name), function()
-        local output, status = helper.script(([[
+        local output, status = script(([[
           local uring = require "uring"
           local r = assert(uring.ring { entries = 4, driver = "fault", drain_timeout = 0.1,
             fault = { rate = 1, errno = uring.errno.%s } })
@@ -278,7 +283,7 @@ describe("the fault driver", function()
 
     it("ends with the state, too", function()
       for _, name in ipairs { "EIO", "EAGAIN" } do
-        local output, status = helper.script(([[
+        local output, status = script(([[
           local uring = require "uring"
           r = assert(uring.ring { entries = 4, driver = "fault", drain_timeout = 0.1,
             fault = { rate = 1, errno = uring.errno.%s } })
@@ -295,7 +300,7 @@ describe("the fault driver", function()
     end)
 
     it("raises for a prepare that waits for room", function()
-      local output, status = helper.script([[
+      local output, status = script([[
         local uring = require "uring"
         local r = assert(uring.ring { entries = 2, backlog = 2, driver = "fault", drain_timeout = 0,
           fault = { rate = 1, errno = uring.errno.EIO } })

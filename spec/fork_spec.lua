@@ -4,6 +4,11 @@ local uring = require "uring"
 local testkit = helper.testkit
 local errno = uring.errno
 
+-- A script of its own, ended where it hangs.
+local function script(chunk, prefix)
+  return helper.script(chunk, "timeout --foreground -k 1 30 env " .. (prefix or ""))
+end
+
 describe("a child of fork", function()
   helper.watch(before_each, after_each)
   after_each(helper.cleanup)
@@ -278,7 +283,7 @@ describe("a child of fork", function()
   end)
 
   it("of a task that sleeps hears of it where the loop was started", function()
-    local output, status = helper.script [[
+    local output, status = script [[
       local uring, testkit = require "uring", require "testkit"
       local pid
       local ok, err = pcall(uring.run, function()
@@ -304,7 +309,7 @@ describe("a child of fork", function()
   end)
 
   it("of a task uses its own by-hand ring outside of tasks", function()
-    local output, status = helper.script [[
+    local output, status = script [[
       local uring, testkit = require "uring", require "testkit"
       io.stdout:setvbuf "no"
       local pid
@@ -373,14 +378,14 @@ describe("a child of fork", function()
     }
     for name, child in pairs(children) do
       it(name, function()
-        local output, status = helper.script(parent:format(child))
+        local output, status = script(parent:format(child))
         assert.are.equal("parent\t0\t10\t0123456789\n", output)
         assert.are.equal(0, status)
       end)
     end
 
     it("with tasks that waited for room", function()
-      local output, status = helper.script [[
+      local output, status = script [[
         local uring, testkit = require "uring", require "testkit"
         for i = 1, 3 do -- older than the ring
           uring.spawn(function()

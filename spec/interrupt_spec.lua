@@ -3,6 +3,11 @@ local uring = require "uring"
 
 local testkit = helper.testkit
 
+-- A script of its own, ended where it hangs.
+local function script(chunk, prefix)
+  return helper.script(chunk, "timeout --foreground -k 1 30 env " .. (prefix or ""))
+end
+
 describe("an interrupt", function()
   helper.watch(before_each, after_each)
 
@@ -15,7 +20,7 @@ describe("an interrupt", function()
     -- The script is sent SIGINT 0.15 seconds after it has called ready().
     local function interrupted(chunk)
       local began = uring.now()
-      local output, status = helper.script([[
+      local output, status = script([[
         local testkit = require "testkit"
         local script = testkit.getpid()
         local rd, wr

@@ -96,6 +96,11 @@ local prelude = [[
   end
 ]]
 
+-- A script of its own, ended where it hangs.
+local function script(chunk, prefix)
+  return helper.script(chunk, "timeout --foreground -k 1 300 env " .. (prefix or ""))
+end
+
 describe("out of memory", function()
   -- Once: only C's own requests fail, for Lua collects and asks again.
   -- Twice: Lua's fail, too.  Often: what is done about it fails as well.
@@ -113,7 +118,8 @@ describe("out of memory", function()
           return pending "finalisers would be called, in vain, while there is no memory"
         end
         local call = "sweep('work', %d, function() %s end, %d, function() %s end) os.remove(path)"
-        local output, status = helper.script(prelude .. call:format(times, work, STEP, reset or ""), (times > 2 and FORGIVING or "") .. PREFIX)
+        local prefix = (times > 2 and FORGIVING or "") .. PREFIX
+        local output, status = script(prelude .. call:format(times, work, STEP, reset or ""), prefix)
         assert.are.equal("work\ttrue\n", output)
         assert.are.equal(0, status)
       end)
@@ -323,7 +329,7 @@ describe("out of memory", function()
 
   for mode, times in pairs(modes) do
     it(("loading: any request of it failing %s"):format(mode), function()
-      local output, status = helper.script(([[
+      local output, status = script(([[
         local testkit = require "testkit"
         local loaded = {}
         for name in pairs(package.loaded) do loaded[name] = true end

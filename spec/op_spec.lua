@@ -364,7 +364,8 @@ describe("operations", function()
         assert.are.equal(0, call("sendmsg", a, {}))
         assert.are.equal(0, call("recvmsg", b, {}))
         close(a, b)
-        assert.are.same(failure("sendmsg: Bad file descriptor", errno.EBADF), pack(call("sendmsg", NONE, { data = "x" })))
+        assert.are.same(failure("sendmsg: Bad file descriptor", errno.EBADF),
+          pack(call("sendmsg", NONE, { data = "x" })))
         assert.are.same(failure("recvmsg: Bad file descriptor", errno.EBADF),
           pack(call("recvmsg", NONE, { data = buffer })))
       end)
@@ -411,7 +412,8 @@ describe("operations", function()
         close(w)
         assert.are.equal(const.POLLIN | const.POLLHUP, call("poll_add", r, const.POLLIN))
         close(r)
-        assert.are.same(failure("poll_add: Bad file descriptor", errno.EBADF), pack(call("poll_add", NONE, const.POLLIN)))
+        assert.are.same(failure("poll_add: Bad file descriptor", errno.EBADF),
+          pack(call("poll_add", NONE, const.POLLIN)))
       end)
 
       it("timeout gives 0 when its time is up", function()
@@ -427,7 +429,8 @@ describe("operations", function()
       it("cancel of nothing there fails", function()
         local done = uring.prepare("nop")
         done:await()
-        assert.are.same(failure("cancel: No such file or directory", errno.ENOENT), pack(by_hand(default, "cancel", done)))
+        assert.are.same(failure("cancel: No such file or directory", errno.ENOENT),
+          pack(by_hand(default, "cancel", done)))
       end)
 
       it("cancel_fd of an idle descriptor fails", function()
@@ -617,6 +620,25 @@ describe("operations", function()
       end)
       assert.are.equal("timeout", order[1])
       assert.are.equal(3, #order)
+      close(r, w)
+    end)
+
+    it("drain keeps nobody from cancelling what came before, or what waits", function()
+      local r, w = core.pipe()
+      for _, first in ipairs { true, false } do
+        local read = uring.prepare("read", r, uring.buffer(4))
+        uring.submit()
+        local nop = uring.prepare("nop", { drain = true })
+        uring.submit()
+        if first then
+          assert.are.equal("cancelled", read:cancel():await())
+          assert.are.equal(0, nop:await())
+        else
+          assert.are.equal("cancelled", nop:cancel():await())
+          assert.are.equal("submitted", read:status())
+          assert.are.equal("cancelled", read:cancel():await())
+        end
+      end
       close(r, w)
     end)
 
@@ -815,14 +837,16 @@ describe("operations", function()
     it("accept closes the connections nobody took", function()
       local server, address = listener "127.0.0.1:0"
       local before = helper.testkit.fds()
-      local accept = uring.prepare("accept", server, { multishot = true })
-      uring.submit()
       local clients = {}
-      for i = 1, 5 do
-        clients[i] = connected(address)
+      do
+        local accept = uring.prepare("accept", server, { multishot = true })
+        uring.submit()
+        for i = 1, 5 do
+          clients[i] = connected(address)
+        end
+        assert.is_true(eventually(function() return helper.testkit.fds() == before + 10 end))
+        assert.are.equal("submitted", accept:status())
       end
-      assert.is_true(eventually(function() return helper.testkit.fds() == before + 10 end))
-      accept = nil -- luacheck: ignore
       assert.is_true(eventually(function()
         collectgarbage()
         return helper.testkit.fds() == before + 5

@@ -4,6 +4,11 @@ local uring = require "uring"
 local testkit = helper.testkit
 local errno, const = uring.errno, uring.const
 
+-- A script of its own, ended where it hangs.
+local function script(chunk, prefix)
+  return helper.script(chunk, "timeout --foreground -k 1 30 env " .. (prefix or ""))
+end
+
 describe("ring", function()
   helper.watch(before_each, after_each)
   after_each(helper.cleanup)
@@ -432,7 +437,7 @@ describe("ring", function()
   describe("refused by the system", function()
     -- Each process can be refused only once, so each has an interpreter.
     local function refused(number)
-      local output, status = helper.script(([[
+      local output, status = script(([[
         local uring, testkit = require "uring", require "testkit"
         testkit.refuse_rings(%d)
         local r, message, number = uring.ring { entries = 8 }
@@ -485,7 +490,7 @@ describe("ring", function()
     end)
 
     it("for lack of descriptors names that limit", function()
-      local output, status = helper.script [[
+      local output, status = script [[
         local uring, testkit = require "uring", require "testkit"
         testkit.limit_fds(testkit.fds() + 2)
         local rings, message, number = {}
@@ -502,7 +507,7 @@ describe("ring", function()
     end)
 
     it("a large one is made smaller until there is memory for it", function()
-      local output, status = helper.script [[
+      local output, status = script [[
         local uring, testkit = require "uring", require "testkit"
         testkit.refuse_rings(uring.errno.ENOMEM, 32)
         local r <close> = assert(uring.ring { entries = 1024 })
@@ -714,7 +719,7 @@ describe("ring", function()
 
   describe("of the default kind", function()
     it("is created at first use, and again after close", function()
-      local output, status = helper.script [[
+      local output, status = script [[
         local testkit = require "testkit"
         local before = testkit.fds()
         local uring = require "uring"
