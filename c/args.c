@@ -72,7 +72,8 @@ static lua_Integer to_integer(const struct reader *in, const struct arg *a,
 static struct buffer *to_buffer(const struct reader *in, const struct arg *a,
                                 int index, const char *expected)
 {
-  struct buffer *b = index <= in->last ? buffer_test(in->L, in->q->core, index) : NULL;
+  struct buffer *b =
+      index <= in->last ? buffer_test(in->L, in->q->core, index) : NULL;
   if (b == NULL)
     bad_type(in, a, index, expected);
   if (b->block == NULL)
@@ -203,6 +204,22 @@ static void read_seconds(struct reader *in, const struct arg *a)
   in->q->time.tv_nsec = (long long)(ns % 1000000000u);
   in->q->sqe.len = 1;
   in->q->aux = AUX_TIME;
+}
+
+/* Which clock, and whether the time is absolute; what else the kernel has
+** flags for has rows or options of its own. */
+static void read_clock(struct reader *in, const struct arg *a)
+{
+  const lua_Integer known =
+      IORING_TIMEOUT_ABS | IORING_TIMEOUT_BOOTTIME | IORING_TIMEOUT_REALTIME;
+  lua_Integer flags;
+  if (left_out(in))
+    return;
+  flags = to_integer(in, a, in->index++, 0, UINT32_MAX);
+  if (flags & ~known)
+    bad(in, a,
+        "IORING_TIMEOUT_ABS, _BOOTTIME and _REALTIME are what it takes");
+  in->q->sqe.timeout_flags = (uint32_t)flags;
 }
 
 static void read_target(struct reader *in, const struct arg *a)
@@ -695,7 +712,8 @@ static const struct {
 } options[] = {
     {"async", OPTION_ASYNC},           {"drain", OPTION_DRAIN},
     {"multishot", OPTION_MULTISHOT},   {"peer", OPTION_PEER},
-    {"poll_first", OPTION_POLL_FIRST}, {"link", OPTION_LINK}, {"hardlink", OPTION_HARDLINK},
+    {"poll_first", OPTION_POLL_FIRST}, {"link", OPTION_LINK},
+    {"hardlink", OPTION_HARDLINK},
 };
 
 static uint8_t allowed_options(const struct row *row)
@@ -745,7 +763,24 @@ static void read_options(struct reader *in, unsigned *set, unsigned *cleared)
   }
 }
 
-static void apply_options(struct request *q, unsigned set, unsigned cleared)
+static void make_multishot(lua_State *L, struct request *q)
+{
+  q->multishot = true;
+  if (q->row->opcode == IORING_OP_POLL_ADD) {
+    q->sqe.len |= IORING_POLL_ADD_MULTI;
+  } else if (q->row->opcode == IORING_OP_ACCEPT) {
+    q->sqe.ioprio |= IORING_ACCEPT_MULTISHOT;
+  } else {
+    q->sqe.timeout_flags |= URING_TIMEOUT_MULTISHOT;
+    /* one that fires faster than it can be handled cannot be cancelled */
+    if (q->time.tv_sec == 0 && q->time.tv_nsec < 100000)
+      luaL_error(L, "timeout: one that repeats itself needs seconds >= "
+                    "0.0001");
+  }
+}
+
+static void apply_options(lua_State *L, struct request *q, unsigned set,
+                          unsigned cleared)
 {
   if (set & OPTION_ASYNC)
     q->sqe.flags |= IOSQE_ASYNC;
@@ -757,13 +792,8 @@ static void apply_options(struct request *q, unsigned set, unsigned cleared)
     q->sqe.flags |= IOSQE_IO_HARDLINK;
   if (set & OPTION_POLL_FIRST)
     q->sqe.ioprio |= IORING_RECVSEND_POLL_FIRST;
-  if (set & OPTION_MULTISHOT) {
-    q->multishot = true;
-    if (q->row->opcode == IORING_OP_POLL_ADD)
-      q->sqe.len |= IORING_POLL_ADD_MULTI;
-    else
-      q->sqe.ioprio |= IORING_ACCEPT_MULTISHOT;
-  }
+  if (set & OPTION_MULTISHOT)
+    make_multishot(L, q);
   /* the peer's address is there to be had unless it is not wanted; a
   ** multishot accept has only one place for the addresses of many */
   if (q->row->result == RESULT_PEER && !(cleared & OPTION_PEER) &&
@@ -790,6 +820,7 @@ static read_one *const readers[] = {
     [ARG_DATAS] = read_datas,
     [ARG_ADDRESS] = read_address,
     [ARG_SECONDS] = read_seconds,
+    [ARG_CLOCK] = read_clock,
     [ARG_TARGET] = read_target,
     [ARG_HOW] = read_how,
     [ARG_EVENTS] = read_events,
@@ -818,5 +849,5 @@ void args_read(lua_State *L, struct request *q, int first)
     check_no_more(&in);
   }
   if (q->row->options || set)
-    apply_options(q, set, cleared);
+    apply_options(L, q, set, cleared);
 }

@@ -32,6 +32,8 @@ enum uring_newer_op {
 #define IORING_FEAT_REG_REG_RING (1U << 13)
 #endif
 
+#define URING_TIMEOUT_MULTISHOT (1U << 6) /* Linux 6.4 */
+
 #ifndef MADV_WIPEONFORK
 #define MADV_WIPEONFORK 18
 #endif

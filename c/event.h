@@ -47,7 +47,8 @@ enum event_flags {
   EVENT_RESULT = 128,    /* the result is known before the terminal CQE */
   EVENT_YIELDS_FD = 256, /* a result >= 0 is a new descriptor */
   EVENT_LENDS = 512,     /* there is something to give back */
-  EVENT_DRAIN = 1024     /* starts when all before it have ended */
+  EVENT_DRAIN = 1024,    /* starts when all before it have ended */
+  EVENT_RETRY = 2048     /* its cancel request came to nothing */
 };
 
 struct event {
@@ -76,8 +77,12 @@ struct event_table {
 
 #define EVENT_CHUNK 128u
 
-/* user_data of requests that have no slot. */
+/* user_data of nothing there is. */
 #define USER_DATA_NONE UINT64_MAX
+
+/* The user_data of a cancel request is its target's with this bit, which no
+** slot has. */
+#define USER_DATA_CANCEL ((uint64_t)1 << 31)
 
 static inline uint64_t event_user_data(const struct event *e)
 {

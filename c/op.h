@@ -24,6 +24,7 @@ enum arg_kind {
   ARG_DATAS,   /* table of Buffers and strings [, how many] */
   ARG_ADDRESS, /* string */
   ARG_SECONDS,
+  ARG_CLOCK,  /* flags of a timer, optional */
   ARG_TARGET, /* operation to cancel */
   ARG_HOW,    /* "r" | "w" | "rw" or SHUT_* */
   ARG_EVENTS, /* poll mask */

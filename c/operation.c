@@ -113,7 +113,8 @@ static int push_result(lua_State *L, struct operation *op)
 
 static bool has_failed(const struct operation *op)
 {
-  return op->count == 0 && op->outcome.res < 0;
+  return op->count == 0 && op->outcome.res < 0 &&
+         !outcome_is_expiry(&op->outcome);
 }
 
 /* In the `k` of an await: was a waiting task resumed by somebody else? */
@@ -248,7 +249,7 @@ static int next_k(lua_State *L, int status, lua_KContext ctx)
     bool fresh = op->outcome.state == OUTCOME_READY;
     if (!fresh || op->outcome.res == -ECANCELED)
       return 0;
-    if (op->outcome.res < 0)
+    if (has_failed(op))
       return luaL_error(L, "%s: %s", op->outcome.row->name,
                         strerror(-op->outcome.res));
   }

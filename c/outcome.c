@@ -104,10 +104,15 @@ static int push_success(lua_State *L, const struct outcome *o)
   return 1;
 }
 
+bool outcome_is_expiry(const struct outcome *o)
+{
+  return o->row->result == RESULT_TIMEOUT && o->res == -ETIME;
+}
+
 static int push_failed(lua_State *L, const struct outcome *o)
 {
   const struct row *row = o->row;
-  if (row->result == RESULT_TIMEOUT && o->res == -ETIME) {
+  if (outcome_is_expiry(o)) {
     lua_pushinteger(L, 0); /* time is up: what was asked for */
     return 1;
   }

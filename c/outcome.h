@@ -31,6 +31,9 @@ struct outcome {
 ** delivered.  What is attached stays, so it can be pushed again. */
 int outcome_push(lua_State *L, struct outcome *o);
 
+/* Is it a timer whose time is up, which is no failure? */
+bool outcome_is_expiry(const struct outcome *o);
+
 /* Frees what is attached; an outcome that was never delivered and is a
 ** descriptor is closed.  Idempotent. */
 void outcome_drop(struct core *core, struct outcome *o);

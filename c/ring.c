@@ -26,6 +26,9 @@ static bool foreign(const struct ring *r)
   return r->epoch != *r->core->epoch;
 }
 
+/* How long a cancel request that came to nothing is left alone. */
+#define RETRY_NS 10000000u
+
 #define LINKS (IOSQE_IO_LINK | IOSQE_IO_HARDLINK)
 
 /*
@@ -179,8 +182,9 @@ static void unqueue(struct ring *r)
   const struct io_uring_sqe *sqe = &sq->sqes[--sq->sqe_tail & sq->ring_mask];
   struct event *e;
   r->queued--;
-  if (sqe->user_data == USER_DATA_NONE) { /* a cancel request: due again */
+  if (sqe->user_data & USER_DATA_CANCEL) { /* a cancel request: due again */
     e = event_find(&r->events, sqe->addr);
+    r->requests--;
     if (e != NULL)
       link_cancel(r, e);
     return;
@@ -237,8 +241,9 @@ const char *ring_link(struct ring *r, struct event *const events[],
 **    so it finds this operation or none.
 ** 2. It changes nothing here: the operation ends with its own CQE, as
 **    cancelled, or with its result if that was faster (success wins).
-** 3. Its own completion (0, -ENOENT: it was too late, -EALREADY: it is being
-**    executed) tells nothing that 2 does not, and is ignored.
+** 3. Its own completion is 0, or -ENOENT: it was too late, or -EALREADY: the
+**    operation is being executed.  It tells nothing that 2 does not; only
+**    where the operation goes on for all that it is asked again.
 ** 4. An event that the kernel has not seen needs none: it is withdrawn, and
 **    with it those that are linked to it.
 */
@@ -310,7 +315,44 @@ static void cancel_sqe(struct io_uring_sqe *sqe, const struct event *e)
   sqe->opcode = IORING_OP_ASYNC_CANCEL;
   sqe->fd = -1;
   sqe->addr = event_user_data(e);
-  sqe->user_data = USER_DATA_NONE;
+  sqe->user_data = event_user_data(e) | USER_DATA_CANCEL;
+}
+
+/* A cancel request that did not find its target, or found it being executed,
+** where the target goes on all the same: between two firings of a timer, say,
+** or between a wake-up that brought nothing and the next wait.  It is asked
+** again after a moment. */
+static void cancel_ended(struct ring *r, uint64_t user_data, int32_t res)
+{
+  struct event *e = event_find(&r->events, user_data & ~USER_DATA_CANCEL);
+  r->requests--;
+  if (e == NULL || res >= 0 || e->flags & (EVENT_CANCEL_DUE | EVENT_RETRY))
+    return;
+  e->flags |= EVENT_RETRY;
+  if (r->retries++ == 0)
+    r->retry_at = now_ns() + RETRY_NS;
+}
+
+static void retry(struct event *e, void *arg)
+{
+  struct ring *r = arg;
+  if (!(e->flags & EVENT_RETRY))
+    return;
+  e->flags &= (uint16_t)~EVENT_RETRY;
+  r->retries--;
+  link_cancel(r, e);
+}
+
+/* Makes the cancel requests that are to be repeated due, when it is time.
+** Returns the deadline of the step. */
+static uint64_t retry_cancels(struct ring *r, uint64_t deadline_ns)
+{
+  if (r->retries == 0)
+    return deadline_ns;
+  if (now_ns() >= r->retry_at)
+    event_each(&r->events, retry, r);
+  return r->retries > 0 && r->retry_at < deadline_ns ? r->retry_at
+                                                     : deadline_ns;
 }
 
 /*
@@ -354,6 +396,8 @@ static void finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
 {
   struct core *core = r->core;
   unlink_cancel(r, e);
+  if (e->flags & EVENT_RETRY)
+    r->retries--;
   if (e->flags & EVENT_DRAIN && !(e->flags & EVENT_BACKLOG))
     r->draining = false;
   res = result_of(e, res);
@@ -389,14 +433,21 @@ static void progress(struct ring *r, struct event *e, int32_t res,
   }
 }
 
+/* Is this a cancel request's?  Its target may be gone, but not the slot. */
+static bool is_cancel(const struct ring *r, uint64_t user_data)
+{
+  uint32_t slot = (uint32_t)(user_data & ~USER_DATA_CANCEL);
+  return r->requests > 0 && (user_data & USER_DATA_CANCEL) != 0 &&
+         slot / EVENT_CHUNK < r->events.nchunks;
+}
+
 static void complete(lua_State *L, struct ring *r,
                      const struct io_uring_cqe *cqe)
 {
-  struct event *e;
-  if (cqe->user_data == USER_DATA_NONE)
-    return;
-  e = event_find(&r->events, cqe->user_data);
-  if (e == NULL) {
+  struct event *e = event_find(&r->events, cqe->user_data);
+  if (e == NULL && is_cancel(r, cqe->user_data)) {
+    cancel_ended(r, cqe->user_data, cqe->res);
+  } else if (e == NULL) {
     r->stats.unknown++;
   } else if (cqe->flags & IORING_CQE_F_MORE) {
     progress(r, e, cqe->res, cqe->flags);
@@ -429,6 +480,7 @@ static bool refill_cancels(struct ring *r)
     if (sqe == NULL)
       return false;
     cancel_sqe(sqe, r->cancels);
+    r->requests++;
     unlink_cancel(r, r->cancels);
   }
   return true;
@@ -563,9 +615,11 @@ static void silence_bell(const struct ring *r)
 int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
 {
   uint64_t completed = r->stats.completed;
-  bool all = refill(L, r);
   unsigned to_submit;
+  bool all;
   int rc;
+  deadline_ns = retry_cancels(r, deadline_ns);
+  all = refill(L, r);
   /* what found no room follows in the next step: first hand over */
   wait = wait && all && completed == r->stats.completed && cq_empty(r);
   to_submit = publish(r);
@@ -677,7 +731,7 @@ struct ring *ring_open(lua_State *L, struct core *core,
 static void cancel_again(struct event *e, void *arg)
 {
   struct ring *r = arg;
-  if (e->flags & EVENT_WITHDRAWN || e->flags & EVENT_CANCEL_DUE)
+  if (e->flags & (EVENT_WITHDRAWN | EVENT_CANCEL_DUE | EVENT_RETRY))
     return;
   e->flags &= (uint16_t)~EVENT_CANCELLING;
   ring_cancel(r, e);
@@ -782,7 +836,7 @@ struct forgetting {
 static void forget(struct event *e, void *arg)
 {
   struct forgetting *f = arg;
-  e->flags &= (uint16_t)~EVENT_CANCEL_DUE;
+  e->flags &= (uint16_t) ~(EVENT_CANCEL_DUE | EVENT_RETRY);
   finish(f->L, f->ring, e, -ECANCELED, 0);
 }
 

@@ -65,6 +65,9 @@ struct ring {
   unsigned in_flight;        /* events published and not terminal */
   struct event *cancels;     /* events whose cancel request is due */
   struct event *cancels_end; /* the last of them */
+  unsigned requests;         /* cancel requests that have not ended */
+  unsigned retries;          /* events whose cancel is asked again, */
+  uint64_t retry_at;         /* and when */
   unsigned withdrawn;        /* how many in the backlog will never start */
   struct queue space;        /* tasks that wait for room in the backlog */
   lua_Number drain_timeout;

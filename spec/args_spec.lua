@@ -23,6 +23,7 @@ local good = {
   writev = { NONE, { "x" }, 1, 0, 0 };
   fsync = { NONE, 0 };
   poll_add = { NONE, 1 };
+  link_timeout = { 1, 0 };
   sendmsg = { NONE, { data = "x" }, 0 };
   recvmsg = { NONE, { data = uring.buffer(4) }, 0 };
   timeout = { 0.001, 0, 0 };
@@ -51,6 +52,7 @@ local signature = {
   writev = { "fd", "data", "count", "offset", "flags" };
   fsync = { "fd", "flags" };
   poll_add = { "fd", "events" };
+  link_timeout = { "seconds", "flags" };
   sendmsg = { "fd", "message", "flags" };
   recvmsg = { "fd", "message", "flags" };
   timeout = { "seconds", "count", "flags" };
@@ -242,11 +244,11 @@ describe("arguments of operations", function()
   end)
 
   it("that name options of other rows are refused", function()
-    assert.are.equal("unknown option 'peer' of read; it takes async drain",
+    assert.are.equal("unknown option 'peer' of read; it takes async drain link hardlink",
       error_of("read", NONE, uring.buffer(1), { peer = false }))
-    assert.are.equal("unknown option 'multishot' of recv; it takes async drain poll_first",
+    assert.are.equal("unknown option 'multishot' of recv; it takes async drain poll_first link hardlink",
       error_of("recv", NONE, uring.buffer(1), { multishot = true }))
-    assert.are.equal("unknown option 'poll_first' of accept; it takes async drain multishot peer",
+    assert.are.equal("unknown option 'poll_first' of accept; it takes async drain multishot peer link hardlink",
       error_of("accept", NONE, { poll_first = true }))
   end)
 
