@@ -9,39 +9,26 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
-#include <sys/uio.h>
 
 #include "near.h"
 #include "operation.h"
+#include "reader.h"
+#include "ring_object.h"
 #include "sockaddr.h"
 #include "timer.h"
-
-/* The most that one read or write moves (MAX_RW_COUNT in the kernel). */
-#define LENGTH_MAX ((lua_Integer)0x7ffff000)
-
-#define COUNT(array) (sizeof(array) / sizeof *(array))
-
-#define VECTOR_MAX 1024u /* IOV_MAX, the kernel's UIO_MAXIOV */
-
-struct reader {
-  lua_State *L;
-  struct request *q;
-  int index; /* the next argument */
-  int last;  /* the last one; what readers push lies above */
-};
 
 /*
 ** Errors
 */
 
-static int bad(const struct reader *in, const struct arg *a, const char *why)
+int args_bad(const struct reader *in, const struct arg *a, const char *why)
 {
   return luaL_error(in->L, "bad argument '%s' to '%s' (%s)", a->name,
                     in->q->row->name, why);
 }
 
-static int bad_type(const struct reader *in, const struct arg *a, int index,
-                    const char *expected)
+int args_bad_type(const struct reader *in, const struct arg *a, int index,
+                  const char *expected)
 {
   const char *got =
       index > in->last ? "no value" : luaL_typename(in->L, index);
@@ -53,52 +40,52 @@ static int bad_type(const struct reader *in, const struct arg *a, int index,
 ** Values
 */
 
-static lua_Integer to_integer(const struct reader *in, const struct arg *a,
-                              int index, lua_Integer min, lua_Integer max)
+lua_Integer args_integer(const struct reader *in, const struct arg *a,
+                         int index, lua_Integer min, lua_Integer max)
 {
   lua_State *L = in->L;
   lua_Integer n;
   int exact;
   if (index > in->last || lua_type(L, index) != LUA_TNUMBER)
-    bad_type(in, a, index, "integer");
+    args_bad_type(in, a, index, "integer");
   n = lua_tointegerx(L, index, &exact);
   if (!exact)
-    bad(in, a, "number has no integer representation");
+    args_bad(in, a, "number has no integer representation");
   if (n < min || n > max)
-    bad(in, a, lua_pushfstring(L, "%I is out of range", (LUAI_UACINT)n));
+    args_bad(in, a, lua_pushfstring(L, "%I is out of range", (LUAI_UACINT)n));
   return n;
 }
 
-static struct buffer *to_buffer(const struct reader *in, const struct arg *a,
-                                int index, const char *expected)
+struct buffer *args_buffer(const struct reader *in, const struct arg *a,
+                           int index, const char *expected)
 {
   struct buffer *b =
       index <= in->last ? buffer_test(in->L, in->q->core, index) : NULL;
   if (b == NULL)
-    bad_type(in, a, index, expected);
+    args_bad_type(in, a, index, expected);
   if (b->block == NULL)
     luaL_error(in->L, "attempt to use a closed buffer");
   return b;
 }
 
-static bool missing(const struct reader *in)
+bool args_missing(const struct reader *in)
 {
   return in->index > in->last || lua_isnil(in->L, in->index);
 }
 
 /* An optional argument that is not given.  A table in its place is the table
 ** of options: the rest is not given either. */
-static bool left_out(struct reader *in)
+bool args_left_out(struct reader *in)
 {
   if (in->index <= in->last && lua_istable(in->L, in->index))
     return true;
-  if (!missing(in))
+  if (!args_missing(in))
     return false;
   in->index++;
   return true;
 }
 
-static void set_field(struct request *q, const struct arg *a, lua_Integer n)
+void args_set_field(struct request *q, const struct arg *a, lua_Integer n)
 {
   unsigned char *field = (unsigned char *)&q->sqe + a->where;
   uint64_t u64 = (uint64_t)n;
@@ -113,7 +100,7 @@ static void set_field(struct request *q, const struct arg *a, lua_Integer n)
 }
 
 /* Is the string at this index exactly this name? */
-static bool is_name(lua_State *L, int index, const char *name)
+bool args_is_name(lua_State *L, int index, const char *name)
 {
   size_t len;
   const char *s = lua_tolstring(L, index, &len);
@@ -126,43 +113,25 @@ static bool is_name(lua_State *L, int index, const char *name)
 
 static void read_integer(struct reader *in, const struct arg *a)
 {
-  if (a->optional && left_out(in))
-    set_field(in->q, a, a->fallback);
+  if (a->optional && args_left_out(in))
+    args_set_field(in->q, a, a->fallback);
   else
-    set_field(in->q, a, to_integer(in, a, in->index++, a->min, a->max));
+    args_set_field(in->q, a, args_integer(in, a, in->index++, a->min, a->max));
 }
 
 static void read_fd(struct reader *in, const struct arg *a)
 {
-  in->q->sqe.fd = (int)to_integer(in, a, in->index++, 0, INT_MAX);
+  args_set_field(in->q, a, args_integer(in, a, in->index++, 0, INT_MAX));
 }
 
 static void read_dirfd(struct reader *in, const struct arg *a)
 {
   int i = in->index++;
-  if (i <= in->last && lua_isnil(in->L, i))
-    in->q->sqe.fd = AT_FDCWD;
-  else if (i <= in->last && lua_isinteger(in->L, i) &&
-           lua_tointeger(in->L, i) == AT_FDCWD)
-    in->q->sqe.fd = AT_FDCWD;
-  else
-    in->q->sqe.fd = (int)to_integer(in, a, i, 0, INT_MAX);
-}
-
-static void read_path(struct reader *in, const struct arg *a)
-{
-  struct request *q = in->q;
-  int i = in->index++;
-  size_t len;
-  const char *path;
-  if (i > in->last || lua_type(in->L, i) != LUA_TSTRING)
-    bad_type(in, a, i, "string");
-  path = lua_tolstring(in->L, i, &len);
-  if (memchr(path, '\0', len) != NULL)
-    bad(in, a, "there is a zero byte in the path");
-  q->sqe.addr = (uintptr_t)path;
-  q->keep = i;
-  q->string_bytes = len;
+  bool here = i <= in->last &&
+              (lua_isnil(in->L, i) || (lua_isinteger(in->L, i) &&
+                                       lua_tointeger(in->L, i) == AT_FDCWD));
+  args_set_field(in->q, a,
+                 here ? AT_FDCWD : args_integer(in, a, i, 0, INT_MAX));
 }
 
 static void read_how(struct reader *in, const struct arg *a)
@@ -171,18 +140,18 @@ static void read_how(struct reader *in, const struct arg *a)
   int i = in->index++;
   if (i <= in->last && lua_type(in->L, i) == LUA_TSTRING) {
     for (unsigned how = 0; how < 3; how++)
-      if (is_name(in->L, i, names[how])) {
+      if (args_is_name(in->L, i, names[how])) {
         in->q->sqe.len = how;
         return;
       }
-    bad(in, a, "'r', 'w' or 'rw' expected");
+    args_bad(in, a, "'r', 'w' or 'rw' expected");
   }
-  in->q->sqe.len = (uint32_t)to_integer(in, a, i, 0, 2);
+  in->q->sqe.len = (uint32_t)args_integer(in, a, i, 0, 2);
 }
 
 static void read_events(struct reader *in, const struct arg *a)
 {
-  uint32_t mask = (uint32_t)to_integer(in, a, in->index++, 0, UINT32_MAX);
+  uint32_t mask = (uint32_t)args_integer(in, a, in->index++, 0, UINT32_MAX);
 #if __BYTE_ORDER == __BIG_ENDIAN
   mask = __swahw32(mask);
 #endif
@@ -195,10 +164,10 @@ static void read_seconds(struct reader *in, const struct arg *a)
   lua_Number seconds;
   uint64_t ns;
   if (i > in->last || lua_type(in->L, i) != LUA_TNUMBER)
-    bad_type(in, a, i, "number");
+    args_bad_type(in, a, i, "number");
   seconds = lua_tonumber(in->L, i);
   if (!(seconds >= 0))
-    bad(in, a, "seconds are negative");
+    args_bad(in, a, "seconds are negative");
   ns = seconds_to_ns(seconds);
   in->q->time.tv_sec = (int64_t)(ns / 1000000000u);
   in->q->time.tv_nsec = (long long)(ns % 1000000000u);
@@ -213,493 +182,78 @@ static void read_clock(struct reader *in, const struct arg *a)
   const lua_Integer known =
       IORING_TIMEOUT_ABS | IORING_TIMEOUT_BOOTTIME | IORING_TIMEOUT_REALTIME;
   lua_Integer flags;
-  if (left_out(in))
+  if (args_left_out(in))
     return;
-  flags = to_integer(in, a, in->index++, 0, UINT32_MAX);
+  flags = args_integer(in, a, in->index++, 0, UINT32_MAX);
   if (flags & ~known)
-    bad(in, a,
-        "IORING_TIMEOUT_ABS, _BOOTTIME and _REALTIME are what it takes");
+    args_bad(in, a,
+             "IORING_TIMEOUT_ABS, _BOOTTIME and _REALTIME are what it takes");
   in->q->sqe.timeout_flags = (uint32_t)flags;
+}
+
+/* The new time of a timeout, which is named by its address: so the time is
+** looked for elsewhere. */
+static void read_new_seconds(struct reader *in, const struct arg *a)
+{
+  read_seconds(in, a);
+  in->q->sqe.len = 0;
+  in->q->aux = AUX_NEW_TIME;
+}
+
+/* May the target be left out, because the flags behind it say that any
+** operation will do? */
+static bool any_will_do(const struct reader *in, const struct arg *a)
+{
+  return a->optional && in->index < in->last && lua_isnil(in->L, in->index) &&
+         lua_isinteger(in->L, in->index + 1) &&
+         lua_tointeger(in->L, in->index + 1) & IORING_ASYNC_CANCEL_ANY;
 }
 
 static void read_target(struct reader *in, const struct arg *a)
 {
   struct operation *op = operation_test(in->L, in->index);
-  if (in->index > in->last || op == NULL)
-    bad_type(in, a, in->index, "operation");
-  in->index++;
-  in->q->target = op;
   in->q->sqe.fd = -1;
-  in->q->sqe.addr = operation_user_data(op);
+  if (!any_will_do(in, a)) {
+    if (in->index > in->last || op == NULL)
+      args_bad_type(in, a, in->index, "operation");
+    in->q->target = op;
+    in->q->sqe.addr = operation_user_data(op);
+  }
+  in->index++;
 }
 
-static void read_address(struct reader *in, const struct arg *a)
+static void read_ring(struct reader *in, const struct arg *a)
+{
+  int i = in->index++;
+  if (i > in->last || luaL_testudata(in->L, i, RING_TYPE) == NULL)
+    args_bad_type(in, a, i, "ring");
+  in->q->sqe.fd = ring_object_open(in->L, i)->io.ring_fd;
+}
+
+/* What arrives at the other ring is a CQE with this user_data.  One that named
+** an event there would end an operation that the kernel still works on, so
+** the number is the generation of a slot that no event has. */
+#define MESSAGE_SLOT ((uint64_t)INT32_MAX)
+
+static void read_data_word(struct reader *in, const struct arg *a)
+{
+  lua_Integer n = args_integer(in, a, in->index++, 0, UINT32_MAX);
+  in->q->sqe.off = (uint64_t)n << 32 | MESSAGE_SLOT;
+}
+
+void args_address(struct reader *in, const struct arg *a)
 {
   struct request *q = in->q;
   int i = in->index++;
   const char *wrong, *text;
   size_t len;
   if (i > in->last || lua_type(in->L, i) != LUA_TSTRING)
-    bad_type(in, a, i, "address as a string");
+    args_bad_type(in, a, i, "address as a string");
   text = lua_tolstring(in->L, i, &len);
   wrong = sockaddr_parse(text, len, &q->addr, &q->addr_len);
   if (wrong != NULL)
-    bad(in, a, lua_pushfstring(in->L, "'%s': %s", text, wrong));
+    args_bad(in, a, lua_pushfstring(in->L, "'%s': %s", text, wrong));
   q->aux = AUX_ADDRESS;
-}
-
-/*
-** Memory
-*/
-
-/* The optional length behind a Buffer or string of `whole` bytes. */
-static size_t read_length(struct reader *in, size_t whole)
-{
-  static const struct arg length = {.name = "length"};
-  lua_State *L = in->L;
-  lua_Integer n;
-  if (left_out(in))
-    return whole < (size_t)LENGTH_MAX ? whole : (size_t)LENGTH_MAX;
-  n = to_integer(in, &length, in->index++, 0, LENGTH_MAX);
-  if ((size_t)n > whole)
-    bad(in, &length,
-        lua_pushfstring(L, "%I is more than the %I bytes there are",
-                        (LUAI_UACINT)n, (LUAI_UACINT)whole));
-  return (size_t)n;
-}
-
-static void lend_buffer(struct request *q, const struct buffer *b, size_t size,
-                        bool writes)
-{
-  q->buffer = b;
-  q->size = size;
-  q->writes = writes;
-  q->sqe.addr = (uintptr_t)buffer_data(b);
-  q->sqe.len = (uint32_t)size;
-}
-
-static void read_buffer(struct reader *in, const struct arg *a)
-{
-  struct buffer *b = to_buffer(in, a, in->index++, "Buffer");
-  lend_buffer(in->q, b, read_length(in, b->size), true);
-}
-
-static void read_data(struct reader *in, const struct arg *a)
-{
-  struct request *q = in->q;
-  int i = in->index++;
-  size_t len;
-  const char *s;
-  if (i > in->last || lua_type(in->L, i) != LUA_TSTRING) {
-    struct buffer *b = to_buffer(in, a, i, "Buffer or string");
-    lend_buffer(q, b, read_length(in, b->size), false);
-    return;
-  }
-  s = lua_tolstring(in->L, i, &len);
-  q->keep = i;
-  q->string_bytes = read_length(in, len);
-  q->sqe.addr = (uintptr_t)s;
-  q->sqe.len = (uint32_t)q->string_bytes;
-}
-
-/* Checks member `n` of the vector (on the top of the stack), puts it into
-** our copy. */
-static void take_member(struct reader *in, const struct arg *a, bool strings,
-                        unsigned n)
-{
-  lua_State *L = in->L;
-  struct request *q = in->q;
-  const struct buffer *b = buffer_test(L, q->core, -1);
-  if (b != NULL && b->block == NULL)
-    luaL_error(L, "attempt to use a closed buffer");
-  if (b == NULL && !(strings && lua_type(L, -1) == LUA_TSTRING))
-    bad(in, a,
-        lua_pushfstring(L, "%s expected at [%d], got %s",
-                        strings ? "Buffer or string" : "Buffer", (int)n,
-                        luaL_typename(L, -1)));
-  if (b == NULL) {
-    q->string_bytes += lua_rawlen(L, -1);
-    q->keep = q->vector;
-  }
-  lua_rawseti(L, q->vector, n);
-}
-
-/* Copies the first `count` members of the table at `index`: the program may
-** change its table while the kernel uses ours. */
-static void copy_members(struct reader *in, const struct arg *a, int index,
-                         unsigned count, bool strings)
-{
-  lua_State *L = in->L;
-  lua_createtable(L, (int)count + 1, 0);
-  in->q->vector = lua_gettop(L);
-  for (unsigned n = 1; n <= count; n++) {
-    lua_rawgeti(L, index, n);
-    take_member(in, a, strings, n);
-  }
-  in->q->nvec = count;
-}
-
-static unsigned member_count(struct reader *in, const struct arg *a, int index)
-{
-  size_t count = lua_rawlen(in->L, index);
-  if (count > VECTOR_MAX)
-    bad(in, a, "more than 1024 members");
-  return (unsigned)count;
-}
-
-static void read_vector(struct reader *in, const struct arg *a, bool writes)
-{
-  static const struct arg number = {.name = "count"};
-  int i = in->index++;
-  unsigned count;
-  if (i > in->last || !lua_istable(in->L, i))
-    bad_type(in, a, i, "table");
-  count = member_count(in, a, i);
-  if (!left_out(in))
-    count = (unsigned)to_integer(in, &number, in->index++, 0, count);
-  copy_members(in, a, i, count, !writes);
-  in->q->writes = writes;
-  in->q->aux = AUX_VECTOR;
-}
-
-static void read_buffers(struct reader *in, const struct arg *a)
-{
-  read_vector(in, a, true);
-}
-
-static void read_datas(struct reader *in, const struct arg *a)
-{
-  read_vector(in, a, false);
-}
-
-/*
-** Messages: { data = …, to = address, control = … }
-*/
-
-/* The data: one Buffer or string, or a table of them. */
-static void read_message_data(struct reader *in, const struct arg *a,
-                              int message, bool writes)
-{
-  lua_State *L = in->L;
-  int type = lua_getfield(L, message, "data");
-  int data = lua_gettop(L);
-  if (type == LUA_TTABLE) {
-    copy_members(in, a, data, member_count(in, a, data), !writes);
-    return;
-  }
-  lua_createtable(L, 2, 0);
-  in->q->vector = lua_gettop(L);
-  if (type != LUA_TNIL) { /* a message may be empty */
-    lua_pushvalue(L, data);
-    take_member(in, a, !writes, 1);
-    in->q->nvec = 1;
-  }
-}
-
-static void read_message_control(struct reader *in, const struct arg *a,
-                                 int message, bool writes)
-{
-  if (lua_getfield(in->L, message, "control") == LUA_TNIL)
-    return;
-  take_member(in, a, !writes, ++in->q->nvec);
-  in->q->has_control = true;
-}
-
-static void read_message_to(struct reader *in, const struct arg *a,
-                            int message)
-{
-  lua_State *L = in->L;
-  struct reader one = *in;
-  if (lua_getfield(L, message, "to") == LUA_TNIL)
-    return;
-  one.index = one.last = lua_gettop(L);
-  read_address(&one, a);
-}
-
-static bool message_knows(lua_State *L, bool writes, struct near *near)
-{
-  static const char *const names[] = {"data", "control", "to"};
-  for (size_t i = 0; i < COUNT(names) - writes; i++) {
-    near_offer(near, names[i]);
-    if (is_name(L, -2, names[i]))
-      return true;
-  }
-  return false;
-}
-
-static void check_message_names(struct reader *in, int message, bool writes)
-{
-  lua_State *L = in->L;
-  struct near near;
-  for (lua_pushnil(L); lua_next(L, message); lua_pop(L, 1)) {
-    const char *name =
-        lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
-    near_start(&near, name);
-    if (lua_type(L, -2) == LUA_TSTRING && message_knows(L, writes, &near))
-      continue;
-    near_push(L, &near);
-    luaL_error(L,
-               "unknown field '%s' of the message of %s%s; it takes data "
-               "control%s",
-               name, in->q->row->name, lua_tostring(L, -1),
-               writes ? "" : " to");
-  }
-}
-
-static void read_message(struct reader *in, const struct arg *a, bool writes)
-{
-  int i = in->index++;
-  struct request *q = in->q;
-  if (i > in->last || !lua_istable(in->L, i))
-    bad_type(in, a, i, "table");
-  luaL_checkstack(in->L, 8, "too many values for a message");
-  check_message_names(in, i, writes);
-  if (!writes)
-    read_message_to(in, a, i);
-  read_message_data(in, a, i, writes);
-  read_message_control(in, a, i, writes);
-  q->writes = writes;
-  q->sqe.len = 1;
-  q->aux = AUX_MESSAGE;
-}
-
-static void read_message_in(struct reader *in, const struct arg *a)
-{
-  read_message(in, a, true);
-}
-
-static void read_message_out(struct reader *in, const struct arg *a)
-{
-  read_message(in, a, false);
-}
-
-/*
-** Raw: any SQE by its fields
-*/
-
-#define FIELD(f)                                                              \
-  (uint8_t) offsetof(struct io_uring_sqe, f),                                 \
-      sizeof(((struct io_uring_sqe *)0)->f)
-
-static const struct raw_field {
-  const char *name;
-  uint8_t where, width;
-} raw_fields[] = {
-    {"fd", FIELD(fd)},
-    {"len", FIELD(len)},
-    {"flags", 1, 1}, /* sqe->flags; by number: it is a bit-field's width */
-    {"ioprio", FIELD(ioprio)},
-    {"rw_flags", FIELD(rw_flags)},
-    {"buf_index", FIELD(buf_index)},
-    {"personality", FIELD(personality)},
-    {"file_index", FIELD(splice_fd_in)},
-};
-
-static const char *const raw_pointers[] = {"addr", "addr2", "addr3"};
-static const char *const raw_others[] = {"opcode", "off", "keep", "multishot"};
-
-static bool raw_knows(lua_State *L, struct near *near)
-{
-  bool found = false;
-  for (size_t i = 0; i < COUNT(raw_fields); i++) {
-    near_offer(near, raw_fields[i].name);
-    found |= is_name(L, -2, raw_fields[i].name);
-  }
-  for (size_t i = 0; i < COUNT(raw_pointers); i++) {
-    near_offer(near, raw_pointers[i]);
-    found |= is_name(L, -2, raw_pointers[i]);
-  }
-  for (size_t i = 0; i < COUNT(raw_others); i++) {
-    near_offer(near, raw_others[i]);
-    found |= is_name(L, -2, raw_others[i]);
-  }
-  return found;
-}
-
-static void check_raw_names(struct reader *in, int table)
-{
-  lua_State *L = in->L;
-  struct near near;
-  for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
-    const char *name =
-        lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
-    near_start(&near, name);
-    if (lua_type(L, -2) == LUA_TSTRING && raw_knows(L, &near))
-      continue;
-    near_push(L, &near);
-    luaL_error(L, "unknown field '%s' of raw%s", name, lua_tostring(L, -1));
-  }
-}
-
-static void read_raw_field(struct reader *in, int table,
-                           const struct raw_field *f)
-{
-  struct arg a = {.name = f->name, .where = f->where, .width = f->width};
-  lua_Integer max = f->width == 1   ? UINT8_MAX
-                    : f->width == 2 ? UINT16_MAX
-                                    : UINT32_MAX;
-  struct reader one = *in;
-  lua_Integer n;
-  if (lua_getfield(in->L, table, f->name) != LUA_TNIL) {
-    one.last = lua_gettop(in->L);
-    n = to_integer(&one, &a, one.last, INT32_MIN, max);
-    if (f->width == 1)
-      in->q->sqe.flags = (uint8_t)n;
-    else
-      set_field(in->q, &a, n);
-  }
-  lua_pop(in->L, 1);
-}
-
-/* Does the opcode only read what it is pointed at?  Only then may it be
-** pointed at a Lua string. */
-static bool only_reads(uint8_t opcode)
-{
-  const struct row *row = op_of_opcode(opcode);
-  if (row == NULL)
-    return false;
-  for (const struct arg *a = row->args; a->kind != ARG_END; a++)
-    if (a->kind == ARG_DATA || a->kind == ARG_PATH)
-      return true;
-  return false;
-}
-
-static size_t data_length(lua_State *L, const struct core *core, int index)
-{
-  const struct buffer *b = buffer_test(L, core, index);
-  return b != NULL ? b->size : lua_rawlen(L, index);
-}
-
-/* addr, addr2 or addr3: a Buffer or a string to lend, or a plain number.
-** Members of the vector are kept in this order; `false` holds a place. */
-static void read_raw_pointer(struct reader *in, int table, unsigned n,
-                             uint64_t *field)
-{
-  lua_State *L = in->L;
-  struct request *q = in->q;
-  struct arg a = {.name = raw_pointers[n]};
-  struct reader one = *in;
-  int type = lua_getfield(L, table, a.name);
-  one.last = lua_gettop(L);
-  if (type == LUA_TNUMBER)
-    *field = (uint64_t)to_integer(&one, &a, one.last, LUA_MININTEGER,
-                                  LUA_MAXINTEGER);
-  if (type == LUA_TNUMBER || type == LUA_TNIL) {
-    lua_pop(L, 1);
-    lua_pushboolean(L, 0);
-    lua_rawseti(L, q->vector, n + 1);
-    return;
-  }
-  if (type == LUA_TSTRING && !(n == 0 && only_reads(q->sqe.opcode)))
-    bad(in, &a, "the kernel may write there: give it a Buffer");
-  if (n == 0 && lua_getfield(L, table, "len") == LUA_TNIL)
-    q->sqe.len = (uint32_t)data_length(L, q->core, one.last);
-  lua_settop(L, one.last);
-  take_member(&one, &a, true, n + 1);
-}
-
-/* What `keep` names is held until the end, whatever happens to the table. */
-static void read_raw_keep(struct reader *in, int table)
-{
-  lua_State *L = in->L;
-  struct request *q = in->q;
-  if (lua_getfield(L, table, "keep") == LUA_TNIL) {
-    lua_pop(L, 1);
-    return;
-  }
-  if (lua_istable(L, -1)) {
-    lua_Integer count = (lua_Integer)lua_rawlen(L, -1);
-    for (lua_Integer i = 1; i <= count; i++) {
-      lua_rawgeti(L, -1, i);
-      lua_rawseti(L, q->vector, 3 + i);
-    }
-    lua_pop(L, 1);
-  } else {
-    lua_rawseti(L, q->vector, 4);
-  }
-  q->keep = q->vector;
-}
-
-static void read_raw_opcode(struct reader *in, int table)
-{
-  static const struct arg opcode = {.name = "opcode"};
-  static const struct arg off = {.name = "off"};
-  struct reader one = *in;
-  lua_getfield(in->L, table, "opcode");
-  one.last = lua_gettop(in->L);
-  in->q->sqe.opcode =
-      (uint8_t)to_integer(&one, &opcode, one.last, 0, UINT8_MAX);
-  lua_getfield(in->L, table, "off");
-  one.last = lua_gettop(in->L);
-  if (!lua_isnil(in->L, -1))
-    in->q->sqe.off = (uint64_t)to_integer(&one, &off, one.last, LUA_MININTEGER,
-                                          LUA_MAXINTEGER);
-  lua_getfield(in->L, table, "multishot");
-  in->q->multishot = lua_toboolean(in->L, -1);
-  lua_pop(in->L, 3);
-}
-
-/* Of an opcode whose `len` is known to count the bytes at `addr`, no more of
-** them than there are. */
-static void check_raw_length(struct reader *in)
-{
-  static const struct arg len = {.name = "len"};
-  const struct row *row = op_of_opcode(in->q->sqe.opcode);
-  size_t size;
-  lua_rawgeti(in->L, in->q->vector, 1);
-  size = data_length(in->L, in->q->core, lua_gettop(in->L));
-  if (row != NULL && !lua_isboolean(in->L, -1))
-    for (const struct arg *a = row->args; a->kind != ARG_END; a++)
-      if ((a->kind == ARG_BUFFER || a->kind == ARG_DATA) &&
-          in->q->sqe.len > size)
-        bad(in, &len,
-            lua_pushfstring(in->L, "%I is more than the %I bytes there are",
-                            (LUAI_UACINT)in->q->sqe.len, (LUAI_UACINT)size));
-  lua_pop(in->L, 1);
-}
-
-/* What the library could not keep account of. */
-static void check_raw_flags(struct reader *in)
-{
-  static const struct arg flags = {.name = "flags"};
-  struct request *q = in->q;
-  if (q->sqe.flags & IOSQE_CQE_SKIP_SUCCESS)
-    bad(in, &flags, "an operation without a completion would never end");
-  if (q->sqe.flags & IOSQE_IO_DRAIN) { /* see the backlog in ring.c */
-    q->sqe.flags &= (uint8_t)~IOSQE_IO_DRAIN;
-    q->event_flags |= EVENT_DRAIN;
-  }
-}
-
-static void read_raw(struct reader *in, const struct arg *a)
-{
-  lua_State *L = in->L;
-  struct request *q = in->q;
-  int table = in->index++;
-  uint64_t addr = 0, addr2, addr3 = 0;
-  if (table > in->last || !lua_istable(L, table))
-    bad_type(in, a, table, "table");
-  check_raw_names(in, table);
-  read_raw_opcode(in, table);
-  for (size_t i = 0; i < COUNT(raw_fields); i++)
-    read_raw_field(in, table, &raw_fields[i]);
-  q->writes = true; /* it may: nobody else gets at the Buffers meanwhile */
-  lua_createtable(L, 4, 0);
-  q->vector = lua_gettop(L);
-  q->nvec = 3;
-  addr2 = q->sqe.off;
-  read_raw_pointer(in, table, 0, &addr);
-  read_raw_pointer(in, table, 1, &addr2);
-  read_raw_pointer(in, table, 2, &addr3);
-  q->sqe.addr = addr;
-  q->sqe.off = addr2;
-  q->sqe.__pad2[0] = addr3;
-  read_raw_keep(in, table);
-  q->aux = AUX_RAW;
-  if (op_yields_fd(q->sqe.opcode) && q->sqe.file_index == 0)
-    q->event_flags |= EVENT_YIELDS_FD;
-  check_raw_flags(in);
-  check_raw_length(in);
 }
 
 /*
@@ -732,7 +286,7 @@ static uint8_t option_named(struct reader *in)
   for (size_t i = 0; i < COUNT(options); i++) {
     if (!(options[i].option & allowed))
       continue;
-    if (is_name(in->L, -2, options[i].name))
+    if (args_is_name(in->L, -2, options[i].name))
       return options[i].option;
     near_offer(&near, options[i].name);
   }
@@ -807,26 +361,41 @@ static void apply_options(lua_State *L, struct request *q, unsigned set,
 ** The whole call
 */
 
-typedef void read_one(struct reader *in, const struct arg *a);
-
 static read_one *const readers[] = {
     [ARG_INTEGER] = read_integer,
     [ARG_FD] = read_fd,
     [ARG_DIRFD] = read_dirfd,
-    [ARG_PATH] = read_path,
-    [ARG_BUFFER] = read_buffer,
-    [ARG_DATA] = read_data,
-    [ARG_BUFFERS] = read_buffers,
-    [ARG_DATAS] = read_datas,
-    [ARG_ADDRESS] = read_address,
+    [ARG_PATH] = args_read_path,
+    [ARG_NAME] = args_read_name,
+    [ARG_BUFFER] = args_read_buffer,
+    [ARG_DATA] = args_read_data,
+    [ARG_BUFFERS] = args_read_buffers,
+    [ARG_DATAS] = args_read_datas,
+    [ARG_ADDRESS] = args_address,
     [ARG_SECONDS] = read_seconds,
     [ARG_CLOCK] = read_clock,
+    [ARG_NEW_SECONDS] = read_new_seconds,
     [ARG_TARGET] = read_target,
+    [ARG_RING] = read_ring,
+    [ARG_DATA_WORD] = read_data_word,
     [ARG_HOW] = read_how,
     [ARG_EVENTS] = read_events,
-    [ARG_MESSAGE_IN] = read_message_in,
-    [ARG_MESSAGE_OUT] = read_message_out,
-    [ARG_RAW] = read_raw,
+    [ARG_MESSAGE_IN] = args_read_message_in,
+    [ARG_MESSAGE_OUT] = args_read_message_out,
+    [ARG_ROOM] = args_read_room,
+    [ARG_VALUE] = args_read_value,
+    [ARG_LENGTH] = args_read_length,
+    [ARG_PAGES] = args_read_pages,
+    [ARG_ADVICE] = args_read_advice,
+    [ARG_WORD] = args_read_word,
+    [ARG_WORDS] = args_read_words,
+    [ARG_WORD_KIND] = args_read_word_kind,
+    [ARG_OPEN_HOW] = args_read_open_how,
+    [ARG_EPOLL_OP] = args_read_epoll_op,
+    [ARG_EPOLL_EVENT] = args_read_epoll_event,
+    [ARG_OPTION_ROOM] = args_read_option_room,
+    [ARG_OPTION_VALUE] = args_read_option_value,
+    [ARG_RAW] = args_read_raw,
 };
 
 static void check_no_more(struct reader *in)

@@ -1,7 +1,7 @@
 /* Memory that the kernel may write: refcounted blocks, and the Buffer that
 ** shows a part of one to Lua.
 **
-** A block is owned by C alone (DESIGN 4.2).  Buffers hold a reference to it,
+** A block is owned by C alone.  Buffers hold a reference to it,
 ** slices of a Buffer hold another, and every loan holds one more: a block is
 ** freed when the last of them lets go, so a collected Buffer never takes
 ** memory away from the kernel.

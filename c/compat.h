@@ -13,12 +13,49 @@
 #endif
 
 #include <liburing.h>
+#include <linux/futex.h>
 
 enum uring_newer_op {
+  URING_OP_WAITID = 50,           /* Linux 6.7 */
+  URING_OP_FUTEX_WAIT = 51,       /* Linux 6.7 */
+  URING_OP_FUTEX_WAKE = 52,       /* Linux 6.7 */
+  URING_OP_FUTEX_WAITV = 53,      /* Linux 6.7 */
   URING_OP_FIXED_FD_INSTALL = 54, /* Linux 6.8 */
+  URING_OP_FTRUNCATE = 55,        /* Linux 6.9 */
   URING_OP_BIND = 56,             /* Linux 6.11 */
-  URING_OP_LISTEN = 57            /* Linux 6.11 */
+  URING_OP_LISTEN = 57,           /* Linux 6.11 */
+  URING_OP_EPOLL_WAIT = 59,       /* Linux 6.15 */
+  URING_OP_PIPE = 62              /* Linux 6.16 */
 };
+
+/* Commands of sockets (Linux 6.7), the SQE's cmd_op. */
+enum uring_socket_command {
+  URING_SOCKET_INQ = 0,
+  URING_SOCKET_OUTQ = 1,
+  URING_SOCKET_GETSOCKOPT = 2,
+  URING_SOCKET_SETSOCKOPT = 3
+};
+
+/* Where they have their arguments in the SQE, in bytes. */
+#define URING_SQE_LEVEL   16
+#define URING_SQE_OPTNAME 20
+#define URING_SQE_OPTLEN  44
+#define URING_SQE_OPTVAL  48
+
+/* Flags of a futex's word: 32 bits, and not shared with another process. */
+#define URING_FUTEX2_U32     2
+#define URING_FUTEX2_PRIVATE 128
+
+/* Advice that the C library at hand may not know. */
+#define URING_MADV_COLD           20
+#define URING_MADV_PAGEOUT        21
+#define URING_MADV_POPULATE_READ  22
+#define URING_MADV_POPULATE_WRITE 23
+#define URING_MADV_COLLAPSE       25
+
+#ifndef IORING_FIXED_FD_NO_CLOEXEC
+#define IORING_FIXED_FD_NO_CLOEXEC (1U << 0)
+#endif
 
 #ifndef IORING_SETUP_NO_SQARRAY
 /* Not asked for: a liburing that does not know the flag writes the index

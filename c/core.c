@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "buffer.h"
+#include "call.h"
 #include "constants.h"
 #include "errors.h"
 #include "near.h"
@@ -186,7 +187,8 @@ int luaopen_uring_core(lua_State *L)
   constants_register(L);
   system_register(L);
   buffer_register(L, core);
-  operation_register(L, core);
+  operation_register(L);
+  call_register(L, core);
   ring_object_register(L, core);
   scope_register(L, core);
   task_register(L, core);

@@ -3,7 +3,7 @@
 **
 ** One `struct core` exists per lua_State universe.  It is the first object
 ** with a finaliser that the module creates, so lua_close finalises it last:
-** what the rings still have in flight is waited for there (DESIGN 4.9).
+** what the rings still have in flight is waited for there.
 */
 #ifndef URING_CORE_H
 #define URING_CORE_H

@@ -2,7 +2,7 @@
 **
 ** Its language is io_uring's own: the queues of `struct io_uring`.  The rest
 ** of the core reads and writes the queues and calls `enter`; nothing else in
-** the library knows that there is a kernel (DESIGN 7).
+** the library knows that there is a kernel.
 */
 #ifndef URING_DRIVER_H
 #define URING_DRIVER_H

@@ -1,5 +1,5 @@
 /* The event table: one slot for every operation that is prepared or in
-** flight.  The slot owns what the kernel may touch (DESIGN 4.1).
+** flight.  The slot owns what the kernel may touch.
 **
 ** A slot is found by its user_data, which is slot and generation and never a
 ** pointer (4.6): a completion or a cancel request that comes late names a

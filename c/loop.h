@@ -1,4 +1,4 @@
-/* The turn: one enter, one batch, then everybody who is ready (DESIGN 4.11).
+/* The turn: one enter, one batch, then everybody who is ready.
  */
 #ifndef URING_LOOP_H
 #define URING_LOOP_H

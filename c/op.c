@@ -1,4 +1,4 @@
-/* The table of operations, and how a request becomes one in flight. */
+/* How a request becomes an operation in flight. */
 #include "op.h"
 
 #include <errno.h>
@@ -8,199 +8,6 @@
 #include "args.h"
 #include "near.h"
 #include "operation.h"
-
-/*
-** Calls for kernels that lack the opcode
-*/
-
-static int bind_by_call(const struct request *q)
-{
-  return bind(q->sqe.fd, (const struct sockaddr *)&q->addr, q->addr_len) < 0
-             ? -errno
-             : 0;
-}
-
-static int listen_by_call(const struct request *q)
-{
-  return listen(q->sqe.fd, (int)q->sqe.len) < 0 ? -errno : 0;
-}
-
-/*
-** Rows, by opcode.  Arguments are in liburing's order without the SQE, and a
-** Buffer or string stands for pointer and length.
-*/
-
-#define FIELD(f)                                                              \
-  .where = (uint8_t)offsetof(struct io_uring_sqe, f),                         \
-  .width = sizeof(((struct io_uring_sqe *)0)->f)
-
-/* An integer that must be given. */
-#define INTEGER(n, f, low, high)                                              \
-  {                                                                           \
-    .name = n, .kind = ARG_INTEGER, FIELD(f), .min = low, .max = high         \
-  }
-/* One that need not be. */
-#define OPTIONAL(n, f, low, high, otherwise)                                  \
-  {                                                                           \
-    .name = n, .kind = ARG_INTEGER, FIELD(f), .min = low, .max = high,        \
-    .optional = true, .fallback = otherwise                                   \
-  }
-#define ARG(n, k)                                                             \
-  {                                                                           \
-    .name = n, .kind = k                                                      \
-  }
-
-#define FD      ARG("fd", ARG_FD)
-#define DIRFD   ARG("dirfd", ARG_DIRFD)
-#define PATH    ARG("path", ARG_PATH)
-#define ADDRESS ARG("address", ARG_ADDRESS)
-#define FLAGS   OPTIONAL("flags", rw_flags, 0, UINT32_MAX, 0)
-/* -1 is the file's own position */
-#define OFFSET OPTIONAL("offset", off, -1, LUA_MAXINTEGER, -1)
-
-static const struct row rows[] = {
-    {.name = "nop", .opcode = IORING_OP_NOP},
-    {.name = "readv",
-     .opcode = IORING_OP_READV,
-     .args = {FD, ARG("buffers", ARG_BUFFERS), OFFSET, FLAGS}},
-    {.name = "writev",
-     .opcode = IORING_OP_WRITEV,
-     .args = {FD, ARG("data", ARG_DATAS), OFFSET, FLAGS}},
-    {.name = "fsync", .opcode = IORING_OP_FSYNC, .args = {FD, FLAGS}},
-    {.name = "poll_add",
-     .opcode = IORING_OP_POLL_ADD,
-     .options = OPTION_MULTISHOT,
-     .args = {FD, ARG("events", ARG_EVENTS)}},
-    {.name = "sendmsg",
-     .opcode = IORING_OP_SENDMSG,
-     .options = OPTION_POLL_FIRST,
-     .args = {FD, ARG("message", ARG_MESSAGE_OUT), FLAGS}},
-    {.name = "recvmsg",
-     .opcode = IORING_OP_RECVMSG,
-     .result = RESULT_MESSAGE,
-     .options = OPTION_POLL_FIRST,
-     .args = {FD, ARG("message", ARG_MESSAGE_IN), FLAGS}},
-    {.name = "timeout",
-     .opcode = IORING_OP_TIMEOUT,
-     .result = RESULT_TIMEOUT,
-     .options = OPTION_MULTISHOT,
-     .args = {ARG("seconds", ARG_SECONDS),
-              OPTIONAL("count", off, 0, UINT32_MAX, 0),
-              ARG("flags", ARG_CLOCK)}},
-    {.name = "link_timeout",
-     .opcode = IORING_OP_LINK_TIMEOUT,
-     .result = RESULT_TIMEOUT,
-     .args = {ARG("seconds", ARG_SECONDS), ARG("flags", ARG_CLOCK)}},
-    {.name = "accept",
-     .opcode = IORING_OP_ACCEPT,
-     .result = RESULT_PEER,
-     .yields_fd = true,
-     .options = OPTION_PEER | OPTION_MULTISHOT,
-     .args = {FD, FLAGS}},
-    {.name = "cancel",
-     .opcode = IORING_OP_ASYNC_CANCEL,
-     .args = {ARG("operation", ARG_TARGET), FLAGS}},
-    {.name = "cancel_fd",
-     .opcode = IORING_OP_ASYNC_CANCEL,
-     .preset = IORING_ASYNC_CANCEL_FD,
-     .args = {FD, FLAGS}},
-    {.name = "connect", .opcode = IORING_OP_CONNECT, .args = {FD, ADDRESS}},
-    {.name = "openat",
-     .opcode = IORING_OP_OPENAT,
-     .yields_fd = true,
-     .args = {DIRFD, PATH, FLAGS, OPTIONAL("mode", len, 0, 07777, 0)}},
-    {.name = "close", .opcode = IORING_OP_CLOSE, .args = {FD}},
-    {.name = "statx",
-     .opcode = IORING_OP_STATX,
-     .result = RESULT_STATX,
-     .args = {DIRFD, PATH, FLAGS,
-              OPTIONAL("mask", len, 0, INT32_MAX, STATX_BASIC_STATS)}},
-    {.name = "read",
-     .opcode = IORING_OP_READ,
-     .args = {FD, ARG("buffer", ARG_BUFFER), OFFSET, FLAGS}},
-    {.name = "write",
-     .opcode = IORING_OP_WRITE,
-     .args = {FD, ARG("data", ARG_DATA), OFFSET, FLAGS}},
-    {.name = "send",
-     .opcode = IORING_OP_SEND,
-     .options = OPTION_POLL_FIRST,
-     .args = {FD, ARG("data", ARG_DATA), FLAGS}},
-    {.name = "recv",
-     .opcode = IORING_OP_RECV,
-     .options = OPTION_POLL_FIRST,
-     .args = {FD, ARG("buffer", ARG_BUFFER), FLAGS}},
-    {.name = "shutdown",
-     .opcode = IORING_OP_SHUTDOWN,
-     .args = {FD, ARG("how", ARG_HOW)}},
-    {.name = "socket",
-     .opcode = IORING_OP_SOCKET,
-     .yields_fd = true,
-     .args = {INTEGER("domain", fd, 0, INT_MAX),
-              INTEGER("type", off, 0, INT_MAX),
-              OPTIONAL("protocol", len, 0, INT_MAX, 0), FLAGS}},
-    {.name = "bind",
-     .opcode = URING_OP_BIND,
-     .since = "6.11",
-     .by_system_call = bind_by_call,
-     .args = {FD, ADDRESS}},
-    {.name = "listen",
-     .opcode = URING_OP_LISTEN,
-     .since = "6.11",
-     .by_system_call = listen_by_call,
-     .args = {FD, OPTIONAL("backlog", len, 0, INT_MAX, SOMAXCONN)}},
-    {.name = "raw", .args = {ARG("sqe", ARG_RAW)}},
-};
-
-#define NROWS (sizeof rows / sizeof *rows)
-
-const struct row *op_find(const char *name)
-{
-  for (size_t i = 0; i < NROWS; i++)
-    if (strcmp(rows[i].name, name) == 0)
-      return &rows[i];
-  return NULL;
-}
-
-const struct row *op_check(lua_State *L, int index)
-{
-  size_t len;
-  const char *name = luaL_checklstring(L, index, &len);
-  const struct row *row = len == strlen(name) ? op_find(name) : NULL;
-  if (row == NULL)
-    op_unknown(L, name);
-  return row;
-}
-
-const struct row *op_next(const struct row *row)
-{
-  row = row ? row + 1 : rows;
-  return row < rows + NROWS ? row : NULL;
-}
-
-const struct row *op_of_opcode(uint8_t opcode)
-{
-  for (size_t i = 1; i < NROWS - 1; i++) /* neither nop nor raw */
-    if (rows[i].opcode == opcode)
-      return &rows[i];
-  return NULL;
-}
-
-bool op_yields_fd(uint8_t opcode)
-{
-  const struct row *row = op_of_opcode(opcode);
-  return opcode == IORING_OP_OPENAT2 || opcode == URING_OP_FIXED_FD_INSTALL ||
-         (row != NULL && row->yields_fd);
-}
-
-int op_unknown(lua_State *L, const char *name)
-{
-  struct near near;
-  near_start(&near, name);
-  for (size_t i = 0; i < NROWS; i++)
-    near_offer(&near, rows[i].name);
-  near_push(L, &near);
-  return luaL_error(L, "unknown operation '%s'%s", name, lua_tostring(L, -1));
-}
 
 /*
 ** From request to operation
@@ -223,10 +30,17 @@ void op_request(lua_State *L, const struct core *core, const struct row *row,
   q->row = row;
   q->core = core;
   q->sqe.opcode = row->opcode;
+  q->sqe.flags = row->sqe_flags;
+  q->sqe.off = row->command;
   if (row->yields_fd)
     q->event_flags = EVENT_YIELDS_FD;
   if (row->result == RESULT_STATX)
     q->aux = AUX_STATX;
+  if (row->room != 0) {
+    q->aux = AUX_EXTRA;
+    q->extra_at = row->room;
+    q->extra_size = 0;
+  }
   args_read(L, q, first);
   q->sqe.rw_flags |= (__kernel_rwf_t)row->preset;
 }
@@ -243,10 +57,11 @@ static bool lend_member(lua_State *L, struct ring *r, struct event *e,
   lua_rawgeti(L, q->vector, i + 1);
   b = buffer_test(L, r->core, -1);
   if (b != NULL) {
-    *conflict = loan_conflict(b->block, b->offset, b->size, q->writes);
+    size_t size = q->aux == AUX_WORDS ? 0 : b->size;
+    *conflict = loan_conflict(b->block, b->offset, size, q->writes);
     if (*conflict == NULL) {
-      loan_open(loan, b->block, b->offset, b->size, q->writes, e);
-      r->stats.bytes_lent += b->size;
+      loan_open(loan, b->block, b->offset, size, q->writes, e);
+      r->stats.bytes_lent += size;
     }
     iov->iov_base = buffer_data(b);
     iov->iov_len = b->size;
@@ -268,7 +83,7 @@ static const char *refusal(lua_State *L, const struct ring *r,
   if (r->state != RING_OPEN)
     return "attempt to use a closed ring";
   if (q->target != NULL && q->target->event != NULL && q->target->ring != r)
-    return "the operation to cancel belongs to another ring";
+    return "the operation belongs to another ring";
   if (q->buffer != NULL && q->buffer->block == NULL)
     return "attempt to use a closed buffer";
   for (unsigned i = 0; i < q->nvec; i++) {
@@ -320,6 +135,15 @@ static void attach_message(struct aux *aux, const struct request *q)
   }
 }
 
+static void attach_extra(struct aux *aux, const struct request *q,
+                         struct io_uring_sqe *sqe)
+{
+  union extra *extra = aux_extra(aux);
+  const uint64_t address = (uintptr_t)extra;
+  memcpy(extra, &q->extra, q->extra_size);
+  memcpy((char *)sqe + q->extra_at, &address, sizeof address);
+}
+
 static void attach_raw(struct aux *aux, struct io_uring_sqe *sqe)
 {
   if (aux->iov[0].iov_base != NULL)
@@ -327,7 +151,7 @@ static void attach_raw(struct aux *aux, struct io_uring_sqe *sqe)
   if (aux->iov[1].iov_base != NULL)
     sqe->addr2 = (uintptr_t)aux->iov[1].iov_base;
   if (aux->iov[2].iov_base != NULL)
-    sqe->__pad2[0] = (uintptr_t)aux->iov[2].iov_base; /* addr3 */
+    sqe->addr3 = (uintptr_t)aux->iov[2].iov_base;
 }
 
 /* Points the SQE at what the event owns. */
@@ -355,6 +179,15 @@ static void attach(struct event *e, const struct request *q,
     aux->time = q->time;
     sqe->addr = (uintptr_t)&aux->time;
     break;
+  case AUX_NEW_TIME:
+    aux->time = q->time;
+    sqe->addr2 = (uintptr_t)&aux->time;
+    break;
+  case AUX_EXTRA:
+    attach_extra(aux, q, sqe);
+    break;
+  case AUX_WORDS:
+    break; /* they are where they are */
   case AUX_VECTOR:
     sqe->addr = (uintptr_t)aux->iov;
     sqe->len = aux->nvec;
@@ -367,6 +200,14 @@ static void attach(struct event *e, const struct request *q,
     attach_raw(aux, sqe);
     break;
   }
+}
+
+/* Must it be done without the kernel's opcode?  A row may ask of an opcode
+** what only newer kernels do. */
+static bool is_lacking(const struct ring *r, const struct request *q)
+{
+  return q->by_call || !ring_supports(r, q->sqe.opcode) ||
+         (q->row->came_with && !ring_supports(r, q->row->came_with));
 }
 
 /* An opcode that this kernel lacks: done by a system call, or not at all;
@@ -446,7 +287,7 @@ struct event *op_commit(lua_State *L, struct ring *r, struct request *q)
     hand_over(L, r, e, q);
   if (q->aux != AUX_NONE)
     attach(e, q, sqe);
-  if (!ring_supports(r, sqe->opcode))
+  if (is_lacking(r, q))
     make_up(e, q, sqe);
   sqe->user_data = event_user_data(e);
   ring_queue(r, e, sqe);

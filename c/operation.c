@@ -1,5 +1,4 @@
-/* Operations by hand: prepare, await, cancel, status, results; and the call
-** without a handle, which is the fast path.
+/* Operations by hand: prepare, await, cancel, status, results, link.
 **
 ** A handle's event points to it, and it to the event, until the terminal CQE
 ** or until the handle is collected, whichever comes first.
@@ -39,7 +38,7 @@ static void check_usable(lua_State *L, const struct operation *op)
     ring_object_check(L, op->ring);
 }
 
-#define LINKS    (IOSQE_IO_LINK | IOSQE_IO_HARDLINK)
+#define SQE_LINKS (IOSQE_IO_LINK | IOSQE_IO_HARDLINK)
 #define GROUP_MAX 128 /* operations that one call of link takes */
 
 /*
@@ -490,7 +489,7 @@ static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
       luaL_error(L, "not enough memory");
     op->multishot = true;
   }
-  if (q->sqe.flags & LINKS && ring_group_is_full(r))
+  if (q->sqe.flags & SQE_LINKS && ring_group_is_full(r))
     luaL_error(L,
                "a group of linked operations is longer than the ring has "
                "entries (%d)",
@@ -563,57 +562,19 @@ static int operation_prepare(lua_State *L)
   return prepare(L, true);
 }
 
-/*
-** Calls without a handle: uring.op.NAME(…)
-*/
-
-static int call_k(lua_State *L, int status, lua_KContext ctx)
-{
-  struct task *t = (struct task *)ctx;
-  struct outcome *o = &t->outcome;
-  int n;
-  (void)status;
-  if (!task_is_resumed(t))
-    return task_park_again(L, t, call_k);
-  if (o->res < 0 && task_is_struck(t))
-    return task_raise_cancelled(L);
-  n = outcome_push(L, o);
-  if (o->aux != NULL)
-    outcome_drop(t->core, o);
-  return n;
-}
-
-/* What a call is a closure over. */
-struct call_site {
-  struct core *core;
-  const struct row *row;
-};
-
-static int call(lua_State *L, bool may_wait);
-
-static int call_again_k(lua_State *L, int status, lua_KContext ctx)
-{
-  struct task *t = (struct task *)ctx;
-  (void)status;
-  if (!task_is_resumed(t))
-    return task_park_again(L, t, call_again_k);
-  task_check_interrupted(L, t);
-  lua_settop(L, t->top);
-  return call(L, false);
-}
-
 /* Who awaits an operation at once never prepares the one it is linked to. */
-static int not_linkable(lua_State *L, const struct row *row)
+void operation_check_awaitable(lua_State *L, const struct request *q)
 {
-  return luaL_error(L,
-                    "%s: an operation that is linked to the next needs a "
-                    "handle: use prepare",
-                    row->name);
+  if (q->sqe.flags & SQE_LINKS)
+    luaL_error(L,
+               "%s: an operation that is linked to the next needs a handle: "
+               "use prepare",
+               q->row->name);
 }
 
 /* Outside of a task there is no coroutine to suspend: a handle holds the
 ** operation while the loop turns, and an error leaves it an orphan. */
-static int call_outside(lua_State *L, struct ring *r, const struct row *row)
+int operation_call(lua_State *L, struct ring *r, const struct row *row)
 {
   struct operation *op;
   struct request q;
@@ -623,59 +584,10 @@ static int call_outside(lua_State *L, struct ring *r, const struct row *row)
   lua_remove(L, -2); /* the handle keeps the ring */
   lua_insert(L, 1);
   op_request(L, r->core, row, 2, &q);
-  if (q.sqe.flags & LINKS)
-    return not_linkable(L, row);
+  operation_check_awaitable(L, &q);
   fill_handle(L, op, r, &q);
   lua_settop(L, 1);
   return await_ready(L, op, await_k);
-}
-
-static inline int call(lua_State *L, bool may_wait)
-{
-  const struct call_site *site = lua_touserdata(L, lua_upvalueindex(1));
-  const struct row *row = site->row;
-  struct ring *r = ring_home(L, site->core);
-  struct task *t = task_awaiting(L, site->core);
-  struct request q;
-  struct event *e;
-  if (t == NULL)
-    return call_outside(L, r, row);
-  if (!ring_has_room(r) || (may_wait && ring_is_crowded(r))) {
-    t->top = lua_gettop(L);
-    return task_park(L, t, &r->space, call_again_k, (lua_KContext)t);
-  }
-  op_request(L, r->core, row, 1, &q);
-  if (q.sqe.flags & LINKS)
-    return not_linkable(L, row);
-  e = op_commit(L, r, &q);
-  e->task = t;
-  t->event = e;
-  return task_park(L, t, NULL, call_k, (lua_KContext)t);
-}
-
-static int op_call(lua_State *L)
-{
-  return call(L, true);
-}
-
-/* The table of calls: op.read, op.write … */
-static void push_calls(lua_State *L, struct core *core)
-{
-  const struct row *row = NULL;
-  lua_newtable(L);
-  while ((row = op_next(row)) != NULL) {
-    struct call_site *site = lua_newuserdatauv(L, sizeof *site, 0);
-    site->core = core;
-    site->row = row;
-    lua_pushcclosure(L, op_call, 1);
-    lua_setfield(L, -2, row->name);
-  }
-}
-
-/* unknown(table, name): __index of that table */
-static int unknown_call(lua_State *L)
-{
-  return op_unknown(L, luaL_checkstring(L, 2));
 }
 
 static const luaL_Reg operation_methods[] = {
@@ -699,7 +611,7 @@ static const luaL_Reg cancellation_methods[] = {
     {NULL, NULL},
 };
 
-void operation_register(lua_State *L, struct core *core)
+void operation_register(lua_State *L)
 {
   luaL_newmetatable(L, OPERATION_TYPE);
   luaL_setfuncs(L, operation_meta, 0);
@@ -716,10 +628,4 @@ void operation_register(lua_State *L, struct core *core)
   lua_setfield(L, -2, "prepare");
   lua_pushcfunction(L, operation_link);
   lua_setfield(L, -2, "link");
-  push_calls(L, core);
-  lua_newtable(L);
-  lua_pushcfunction(L, unknown_call);
-  lua_setfield(L, -2, "__index");
-  lua_setmetatable(L, -2);
-  lua_setfield(L, -2, "op");
 }

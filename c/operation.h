@@ -51,6 +51,14 @@ void operation_complete(struct operation *op);
 
 void operation_cancel(struct operation *op);
 
-void operation_register(lua_State *L, struct core *core);
+/* Raises for a request that nobody could await at once. */
+struct request;
+void operation_check_awaitable(lua_State *L, const struct request *q);
+
+/* Prepares and awaits outside of a task; the arguments are the stack.  Use as
+** `return operation_call(…)`. */
+int operation_call(lua_State *L, struct ring *r, const struct row *row);
+
+void operation_register(lua_State *L);
 
 #endif

@@ -82,6 +82,34 @@ static void push_message(lua_State *L, const struct aux *aux)
   set_integer(L, "control_length", aux->msg.msg_controllen);
 }
 
+/* What waitid(2) tells of a child.  pid is 0 where none has changed. */
+static void push_child(lua_State *L, const siginfo_t *child)
+{
+  lua_createtable(L, 0, 5);
+  set_integer(L, "pid", (uint64_t)child->si_pid);
+  set_integer(L, "uid", child->si_uid);
+  set_integer(L, "signo", (uint64_t)child->si_signo);
+  set_integer(L, "code", (uint64_t)child->si_code);
+  set_integer(L, "status", (uint64_t)child->si_status);
+}
+
+static void push_epoll(lua_State *L, const struct epoll_event *events, int n)
+{
+  lua_createtable(L, n, 0);
+  for (int i = 0; i < n; i++) {
+    lua_createtable(L, 0, 2);
+    set_integer(L, "events", events[i].events);
+    set_integer(L, "data", events[i].data.u64);
+    lua_rawseti(L, -2, i + 1);
+  }
+}
+
+/* An option shorter than an int is the first bytes of one. */
+static void push_option(lua_State *L, int value, int32_t size)
+{
+  lua_pushinteger(L, size == 1 ? *(unsigned char *)&value : value);
+}
+
 static int push_success(lua_State *L, const struct outcome *o)
 {
   lua_pushinteger(L, o->res);
@@ -96,6 +124,21 @@ static int push_success(lua_State *L, const struct outcome *o)
     return 2;
   case RESULT_MESSAGE:
     push_message(L, o->aux);
+    return 2;
+  case RESULT_PIPE:
+    lua_pushinteger(L, aux_extra(o->aux)->fds[0]);
+    lua_pushinteger(L, aux_extra(o->aux)->fds[1]);
+    return 3;
+  case RESULT_OPTION:
+    if (o->aux == NULL)
+      return 1;
+    push_option(L, aux_extra(o->aux)->value, o->res);
+    return 2;
+  case RESULT_CHILD:
+    push_child(L, &aux_extra(o->aux)->child);
+    return 2;
+  case RESULT_EPOLL:
+    push_epoll(L, aux_extra(o->aux)->events, o->res);
     return 2;
   case RESULT_INTEGER:
   case RESULT_TIMEOUT:
@@ -136,10 +179,20 @@ void outcome_close_fd(bool yields_fd, int32_t res)
     close(res);
 }
 
+void outcome_close_pipe(const struct row *row, struct aux *aux, int32_t res)
+{
+  if (row != NULL && row->result == RESULT_PIPE && res >= 0) {
+    close(aux_extra(aux)->fds[0]);
+    close(aux_extra(aux)->fds[1]);
+  }
+}
+
 void outcome_drop(struct core *core, struct outcome *o)
 {
-  if (o->state == OUTCOME_READY)
+  if (o->state == OUTCOME_READY) {
     outcome_close_fd(o->yields_fd, o->res);
+    outcome_close_pipe(o->row, o->aux, o->res);
+  }
   aux_free(core, o->aux);
   o->aux = NULL;
   o->state = OUTCOME_NONE;

@@ -41,4 +41,7 @@ void outcome_drop(struct core *core, struct outcome *o);
 /* Closes a result that is a new descriptor and that nobody can be given. */
 void outcome_close_fd(bool yields_fd, int32_t res);
 
+/* The same for a pipe, whose descriptors are in its aux. */
+void outcome_close_pipe(const struct row *row, struct aux *aux, int32_t res);
+
 #endif

@@ -1,9 +1,9 @@
 /* The ring: the queues, the order in which SQEs reach them, the reaping of
 ** CQEs, and the end of it all.
 **
-** SQEs go, in order, into the SQ and past its end into a bounded backlog
-** (DESIGN 4.12).  Cancel requests need no room of their own to wait in: the
-** events they aim at are linked, and get their SQEs before the backlog does.
+** SQEs go, in order, into the SQ and past its end into a bounded backlog.
+** Cancel requests need no room of their own to wait in: the events they aim at
+** are linked, and get their SQEs before the backlog does.
 */
 #ifndef URING_RING_H
 #define URING_RING_H
@@ -26,7 +26,7 @@ struct ring_options {
   int fault_errno;
 };
 
-/* Everything counted (DESIGN 4.15).  Totals, but for bytes_lent. */
+/* Everything counted.  Totals, but for bytes_lent. */
 struct ring_stats {
   uint64_t prepared, completed, cancelled, orphaned, overflowed, unknown;
   uint64_t enters;
@@ -76,6 +76,9 @@ struct ring {
 };
 
 #define RING_TYPE "uring.ring"
+
+/* Either way of being linked to the next SQE. */
+#define SQE_LINKS (IOSQE_IO_LINK | IOSQE_IO_HARDLINK)
 
 /* Opens a ring and links it into the core.  NULL with *err = -errno. */
 struct ring *ring_open(lua_State *L, struct core *core,

@@ -1,5 +1,5 @@
 /* The deadline heap: every timed wait of every task, kept in user space.
-** The nearest deadline is what one enter waits for (DESIGN 4.11), so a timer
+** The nearest deadline is what one enter waits for, so a timer
 ** costs no system call and no operation of its own.
 */
 #ifndef URING_TIMER_H

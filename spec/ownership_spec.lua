@@ -1,4 +1,4 @@
--- Who owns memory while the kernel may touch it (DESIGN 4, invariants 1 to 5
+-- Who owns memory while the kernel may touch it (invariants 1 to 5
 -- and 8): what is lent, what that forbids, and how it comes back.
 
 local helper = require "spec.support.helper"

@@ -1,6 +1,6 @@
 /*
  * What the C references share: clocks, a ring with the flags of the
- * core's set-up ladder (DESIGN.md section 6), and giving up. Static
+ * core's set-up ladder, and giving up. Static
  * inline only, so that every reference is one standalone .c file.
  */
 #ifndef URING_BENCH_H

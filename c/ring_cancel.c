@@ -1,0 +1,157 @@
+/* Cancelling.
+**
+** 1. A cancel request is an SQE of its own.  It names slot and generation,
+**    so it finds this operation or none.
+** 2. It changes nothing here: the operation ends with its own CQE, as
+**    cancelled, or with its result if that was faster (success wins).
+** 3. Its own completion is 0, or -ENOENT: it was too late, or -EALREADY: the
+**    operation is being executed.  It tells nothing that 2 does not; only
+**    where the operation goes on for all that it is asked again.
+** 4. An event that the kernel has not seen needs none: it is withdrawn, and
+**    with it those that are linked to it.
+*/
+#include <string.h>
+
+#include "ring_parts.h"
+#include "timer.h"
+
+/* How long a cancel request that came to nothing is left alone. */
+#define RETRY_NS 10000000u
+
+void cancel_due(struct ring *r, struct event *e)
+{
+  e->flags |= EVENT_CANCEL_DUE;
+  e->next = NULL;
+  e->prev = r->cancels_end;
+  if (r->cancels_end != NULL)
+    r->cancels_end->next = e;
+  else
+    r->cancels = e;
+  r->cancels_end = e;
+}
+
+void cancel_not_due(struct ring *r, struct event *e)
+{
+  if (!(e->flags & EVENT_CANCEL_DUE))
+    return;
+  e->flags &= (uint16_t)~EVENT_CANCEL_DUE;
+  if (e->prev != NULL)
+    e->prev->next = e->next;
+  else
+    r->cancels = e->next;
+  if (e->next != NULL)
+    e->next->prev = e->prev;
+  else
+    r->cancels_end = e->prev;
+}
+
+/* Its SQE becomes a NOP, and those of the group behind it do, too. */
+static void withdraw_from_sq(struct ring *r, struct event *e)
+{
+  struct io_uring_sqe *sqe = queue_unpublished(r, e);
+  uint8_t links = sqe->flags & SQE_LINKS;
+  memset(sqe, 0, sizeof *sqe);
+  sqe->opcode = IORING_OP_NOP;
+  sqe->flags = links;
+  sqe->user_data = event_user_data(e);
+  if (links) { /* the next of the group is the next in the SQ */
+    unsigned back = (unsigned)(r->queued - e->order);
+    unsigned next = r->io.sq.sqe_tail - back + 1;
+    sqe = &r->io.sq.sqes[next & r->io.sq.ring_mask];
+    ring_cancel(r, event_find(&r->events, sqe->user_data));
+  }
+}
+
+static void withdraw(struct ring *r, struct event *e)
+{
+  e->flags |= EVENT_WITHDRAWN;
+  if (e->flags & EVENT_BACKLOG)
+    r->withdrawn++;
+  else
+    withdraw_from_sq(r, e);
+}
+
+void ring_cancel(struct ring *r, struct event *e)
+{
+  if (e->flags & EVENT_CANCELLING || ring_is_foreign(r))
+    return;
+  e->flags |= EVENT_CANCELLING;
+  r->stats.cancelled++;
+  if (ring_published(r, e))
+    cancel_due(r, e);
+  else
+    withdraw(r, e);
+}
+
+void ring_orphan(struct ring *r, struct event *e)
+{
+  e->task = NULL;
+  e->op = NULL;
+  r->stats.orphaned++;
+  ring_cancel(r, e);
+}
+
+static void cancel_sqe(struct io_uring_sqe *sqe, const struct event *e)
+{
+  memset(sqe, 0, sizeof *sqe);
+  sqe->opcode = IORING_OP_ASYNC_CANCEL;
+  sqe->fd = -1;
+  sqe->addr = event_user_data(e);
+  sqe->user_data = event_user_data(e) | USER_DATA_CANCEL;
+}
+
+/* A cancel request that did not find its target, or found it being executed,
+** where the target goes on all the same: between two firings of a timer, say,
+** or between a wake-up that brought nothing and the next wait.  It is asked
+** again after a moment. */
+void cancel_ended(struct ring *r, uint64_t user_data, int32_t res)
+{
+  struct event *e = event_find(&r->events, user_data & ~USER_DATA_CANCEL);
+  r->requests--;
+  if (e == NULL || res >= 0 || e->flags & (EVENT_CANCEL_DUE | EVENT_RETRY))
+    return;
+  e->flags |= EVENT_RETRY;
+  if (r->retries++ == 0)
+    r->retry_at = now_ns() + RETRY_NS;
+}
+
+static void retry(struct event *e, void *arg)
+{
+  struct ring *r = arg;
+  if (!(e->flags & EVENT_RETRY))
+    return;
+  e->flags &= (uint16_t)~EVENT_RETRY;
+  r->retries--;
+  cancel_due(r, e);
+}
+
+uint64_t cancel_retry(struct ring *r, uint64_t deadline_ns)
+{
+  if (r->retries == 0)
+    return deadline_ns;
+  if (now_ns() >= r->retry_at)
+    event_each(&r->events, retry, r);
+  return r->retries > 0 && r->retry_at < deadline_ns ? r->retry_at
+                                                     : deadline_ns;
+}
+
+bool cancel_refill(struct ring *r)
+{
+  while (r->cancels != NULL) {
+    struct io_uring_sqe *sqe = queue_next_sqe(r);
+    if (sqe == NULL)
+      return false;
+    cancel_sqe(sqe, r->cancels);
+    r->requests++;
+    cancel_not_due(r, r->cancels);
+  }
+  return true;
+}
+
+/* Is this a cancel request's?  Its target may be gone, but not the slot. */
+bool cancel_is_request(const struct ring *r, uint64_t user_data)
+{
+  uint32_t slot = (uint32_t)(user_data & ~USER_DATA_CANCEL);
+  return r->requests > 0 && (user_data & USER_DATA_CANCEL) != 0 &&
+         slot / EVENT_CHUNK < r->events.nchunks;
+}
