@@ -3,11 +3,20 @@
 
 #include "compat.h"
 
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/openat2.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
 
 #define C(name)                                                               \
   {                                                                           \
@@ -47,6 +56,58 @@ static const struct {
     C(STATX_SIZE),
     C(STATX_TYPE),
     C(STATX_MODE),
+    /* openat2: resolve */
+    C(RESOLVE_NO_XDEV),
+    C(RESOLVE_NO_MAGICLINKS),
+    C(RESOLVE_NO_SYMLINKS),
+    C(RESOLVE_BENEATH),
+    C(RESOLVE_IN_ROOT),
+    C(RESOLVE_CACHED),
+    /* unlinkat, linkat, renameat */
+    C(AT_REMOVEDIR),
+    C(AT_SYMLINK_FOLLOW),
+    C(RENAME_NOREPLACE),
+    C(RENAME_EXCHANGE),
+    C(RENAME_WHITEOUT),
+    /* setxattr */
+    C(XATTR_CREATE),
+    C(XATTR_REPLACE),
+    /* fallocate, fadvise, madvise, sync_file_range */
+    C(FALLOC_FL_KEEP_SIZE),
+    C(FALLOC_FL_PUNCH_HOLE),
+    C(FALLOC_FL_COLLAPSE_RANGE),
+    C(FALLOC_FL_ZERO_RANGE),
+    C(FALLOC_FL_INSERT_RANGE),
+    C(POSIX_FADV_NORMAL),
+    C(POSIX_FADV_RANDOM),
+    C(POSIX_FADV_SEQUENTIAL),
+    C(POSIX_FADV_WILLNEED),
+    C(POSIX_FADV_DONTNEED),
+    C(POSIX_FADV_NOREUSE),
+    C(MADV_NORMAL),
+    C(MADV_RANDOM),
+    C(MADV_SEQUENTIAL),
+    C(MADV_WILLNEED),
+    C(MADV_DONTNEED),
+    C(MADV_FREE),
+    C(MADV_MERGEABLE),
+    C(MADV_UNMERGEABLE),
+    C(MADV_HUGEPAGE),
+    C(MADV_NOHUGEPAGE),
+    C(MADV_DONTDUMP),
+    C(MADV_DODUMP),
+    {"MADV_COLD", URING_MADV_COLD},
+    {"MADV_PAGEOUT", URING_MADV_PAGEOUT},
+    {"MADV_POPULATE_READ", URING_MADV_POPULATE_READ},
+    {"MADV_POPULATE_WRITE", URING_MADV_POPULATE_WRITE},
+    {"MADV_COLLAPSE", URING_MADV_COLLAPSE},
+    C(SYNC_FILE_RANGE_WAIT_BEFORE),
+    C(SYNC_FILE_RANGE_WRITE),
+    C(SYNC_FILE_RANGE_WAIT_AFTER),
+    /* splice, tee */
+    C(SPLICE_F_MOVE),
+    C(SPLICE_F_NONBLOCK),
+    C(SPLICE_F_MORE),
     /* fsync */
     C(IORING_FSYNC_DATASYNC),
     /* sockets */
@@ -68,7 +129,18 @@ static const struct {
     C(SO_SNDBUF),
     C(SO_RCVBUF),
     C(SO_LINGER),
+    C(SO_TYPE),
+    C(SO_PROTOCOL),
+    C(SO_DOMAIN),
+    C(SO_BROADCAST),
+    C(SO_PEERCRED),
     C(TCP_NODELAY),
+    C(TCP_KEEPIDLE),
+    C(TCP_KEEPINTVL),
+    C(TCP_KEEPCNT),
+    C(TCP_USER_TIMEOUT),
+    C(TCP_CORK),
+    C(TCP_FASTOPEN),
     C(SHUT_RD),
     C(SHUT_WR),
     C(SHUT_RDWR),
@@ -89,10 +161,48 @@ static const struct {
     C(POLLHUP),
     C(POLLRDHUP),
     C(POLLNVAL),
+    /* poll_update */
+    C(IORING_POLL_UPDATE_EVENTS),
+    C(IORING_POLL_ADD_MULTI),
+    /* epoll_ctl */
+    C(EPOLL_CTL_ADD),
+    C(EPOLL_CTL_DEL),
+    C(EPOLL_CTL_MOD),
+    C(EPOLLIN),
+    C(EPOLLOUT),
+    C(EPOLLPRI),
+    C(EPOLLERR),
+    C(EPOLLHUP),
+    C(EPOLLRDHUP),
+    {"EPOLLET", (uint32_t)EPOLLET},
+    C(EPOLLONESHOT),
+    C(EPOLLEXCLUSIVE),
+    /* waitid */
+    C(P_ALL),
+    C(P_PID),
+    C(P_PGID),
+    {"P_PIDFD", 3},
+    C(WEXITED),
+    C(WSTOPPED),
+    C(WCONTINUED),
+    C(WNOHANG),
+    C(WNOWAIT),
+    C(CLD_EXITED),
+    C(CLD_KILLED),
+    C(CLD_DUMPED),
+    C(CLD_TRAPPED),
+    C(CLD_STOPPED),
+    C(CLD_CONTINUED),
+    /* futex_wait, futex_wake, futex_waitv */
+    {"FUTEX2_SIZE_U32", URING_FUTEX2_U32},
+    {"FUTEX2_PRIVATE", URING_FUTEX2_PRIVATE},
+    /* fixed_fd_install */
+    C(IORING_FIXED_FD_NO_CLOEXEC),
     /* timeout, cancel */
     C(IORING_TIMEOUT_ABS),
     C(IORING_TIMEOUT_BOOTTIME),
     C(IORING_TIMEOUT_REALTIME),
+    C(IORING_LINK_TIMEOUT_UPDATE),
     C(IORING_ASYNC_CANCEL_ALL),
     C(IORING_ASYNC_CANCEL_ANY),
     /* flags of SQEs and CQEs, for raw */

@@ -48,7 +48,8 @@ enum event_flags {
   EVENT_YIELDS_FD = 256, /* a result >= 0 is a new descriptor */
   EVENT_LENDS = 512,     /* there is something to give back */
   EVENT_DRAIN = 1024,    /* starts when all before it have ended */
-  EVENT_RETRY = 2048     /* its cancel request came to nothing */
+  EVENT_RETRY = 2048,    /* its cancel request came to nothing */
+  EVENT_ZERO_COPY = 4096 /* the result first, the memory at the last CQE */
 };
 
 struct event {

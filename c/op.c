@@ -33,7 +33,9 @@ void op_request(lua_State *L, const struct core *core, const struct row *row,
   q->sqe.flags = row->sqe_flags;
   q->sqe.off = row->command;
   if (row->yields_fd)
-    q->event_flags = EVENT_YIELDS_FD;
+    q->event_flags |= EVENT_YIELDS_FD;
+  if (row->zero_copy)
+    q->event_flags |= EVENT_ZERO_COPY;
   if (row->result == RESULT_STATX)
     q->aux = AUX_STATX;
   if (row->room != 0) {

@@ -66,6 +66,12 @@ bool operation_deliver(struct operation *op, int32_t res, uint32_t flags)
   return true;
 }
 
+void operation_announce(struct operation *op)
+{
+  op->announced = true;
+  wake(op);
+}
+
 void operation_complete(struct operation *op)
 {
   op->event = NULL;
@@ -87,7 +93,9 @@ void operation_cancel(struct operation *op)
 static bool is_ready(void *arg)
 {
   struct operation *op = arg;
-  return op->event == NULL || op->count > 0;
+  if (op->event == NULL)
+    return true;
+  return !op->until_end && (op->count > 0 || op->announced);
 }
 
 /* Pushes the next result of a multishot operation that has one. */
@@ -309,7 +317,8 @@ static int cancellation_k(lua_State *L, int status, lua_KContext ctx)
   (void)status;
   if (too_early(ctx))
     return task_park_again(L, (struct task *)ctx, cancellation_k);
-  if (op->event != NULL) /* one of many results: not the end yet */
+  if (op->event != NULL &&
+      !op->announced) /* one of many results: not the end yet */
     return await_ready(L, op, cancellation_k);
   if (has_failed(op) && op->outcome.res == -ECANCELED) {
     op->outcome.state = OUTCOME_DELIVERED;
@@ -337,6 +346,30 @@ static const char *status_name(const struct operation *op)
   if (op->cancelled)
     return "cancelling";
   return ring_published(op->ring, op->event) ? "submitted" : "prepared";
+}
+
+static int notification_k(lua_State *L, int status, lua_KContext ctx)
+{
+  (void)status;
+  if (too_early(ctx))
+    return task_park_again(L, (struct task *)ctx, notification_k);
+  if (tooperation(L)->event != NULL)
+    return await_ready(L, tooperation(L), notification_k);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* op:notification() -> true, when what the operation lent has come back.  Of
+** a zero-copy send that is after its result; of others, with it. */
+static int operation_notification(lua_State *L)
+{
+  struct operation *op = tooperation(L);
+  check_usable(L, op);
+  lua_settop(L, 1);
+  if (op->multishot)
+    return luaL_error(L, "await a multishot operation through its results");
+  op->until_end = true;
+  return await_ready(L, op, notification_k);
 }
 
 /* op:status() -> "prepared" | "submitted" | "cancelling" | "done" */
@@ -441,6 +474,7 @@ static int operation_close(lua_State *L)
   check_usable(L, op);
   lua_settop(L, 1);
   operation_cancel(op);
+  op->until_end = true;
   return close_k(L, LUA_OK, 0);
 }
 
@@ -449,7 +483,9 @@ static int operation_gc(lua_State *L)
   struct operation *op = tooperation(L);
   struct event *e = op->event;
   op->event = NULL;
-  if (e != NULL)
+  if (e != NULL && op->announced)
+    e->op = NULL; /* sent: only the memory is still to come back */
+  else if (e != NULL)
     ring_orphan(op->ring, e);
   outcome_drop(op->core, &op->outcome);
   drop_results(op);
@@ -595,6 +631,7 @@ static const luaL_Reg operation_methods[] = {
     {"cancel", operation_cancel_lua},
     {"status", operation_status},
     {"results", operation_results},
+    {"notification", operation_notification},
     {NULL, NULL},
 };
 

@@ -20,6 +20,8 @@ struct operation {
   struct queue watchers;  /* tasks of another loop, see await_foreign */
   int fd;
   bool multishot;
+  bool announced; /* the result is there, the memory is not back yet */
+  bool until_end; /* who waits, waits for the memory */
   bool cancelled; /* cancel was asked for */
   /* results of a multishot operation that nobody has taken yet: a circle */
   struct result *results;
@@ -45,6 +47,9 @@ static inline bool operation_is_multishot(const struct operation *op)
 
 /* A CQE that is not the last.  False: there is no room for one more. */
 bool operation_deliver(struct operation *op, int32_t res, uint32_t flags);
+
+/* `outcome` is set, and the event goes on. */
+void operation_announce(struct operation *op);
 
 /* The last CQE: `outcome` is set, and the event about to be free. */
 void operation_complete(struct operation *op);

@@ -66,12 +66,32 @@ void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
     ring_settle(core, &e->task->outcome, e, res, flags);
     task_complete(e->task);
   } else if (e->op != NULL) {
-    ring_settle(core, &e->op->outcome, e, res, flags);
+    if (!e->op->announced)
+      ring_settle(core, &e->op->outcome, e, res, flags);
     operation_complete(e->op);
   } else {
     outcome_close_fd(event_yields_fd(e), res);
+    outcome_close_pipe(e->row, e->aux, res);
   }
   event_free(r, e);
+}
+
+/* The result of a zero-copy send is there, and what it lent is not back yet:
+** whoever waits goes on, and the event stays with the loans until the kernel
+** says that it is done with them. */
+static void announce(struct ring *r, struct event *e, uint32_t flags)
+{
+  struct aux *aux = e->aux; /* the kernel still reads it */
+  e->aux = NULL;
+  if (e->task != NULL) {
+    ring_settle(r->core, &e->task->outcome, e, e->res, flags);
+    task_complete(e->task);
+    e->task = NULL;
+  } else if (e->op != NULL) {
+    ring_settle(r->core, &e->op->outcome, e, e->res, flags);
+    operation_announce(e->op);
+  }
+  e->aux = aux;
 }
 
 /* A CQE that is not the last.  A multishot handle takes it as one result of
@@ -89,6 +109,8 @@ static void progress(struct ring *r, struct event *e, int32_t res,
   } else {
     e->res = res;
     e->flags |= EVENT_RESULT;
+    if (e->flags & EVENT_ZERO_COPY)
+      announce(r, e, flags);
   }
 }
 
