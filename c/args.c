@@ -267,13 +267,23 @@ static const struct {
     {"async", OPTION_ASYNC},           {"drain", OPTION_DRAIN},
     {"multishot", OPTION_MULTISHOT},   {"peer", OPTION_PEER},
     {"poll_first", OPTION_POLL_FIRST}, {"link", OPTION_LINK},
-    {"hardlink", OPTION_HARDLINK},
+    {"hardlink", OPTION_HARDLINK},     {"fixed_file", OPTION_FIXED_FILE},
 };
+
+/* Can the descriptor be an index of a registered file?  Closing one and
+** cancelling by one say so in other fields. */
+static uint8_t fixed_file(const struct row *row)
+{
+  return row->args[0].kind == ARG_FD && row->opcode != IORING_OP_CLOSE &&
+                 row->opcode != IORING_OP_ASYNC_CANCEL
+             ? OPTION_FIXED_FILE
+             : 0;
+}
 
 static uint8_t allowed_options(const struct row *row)
 {
-  return row->options | OPTION_ASYNC | OPTION_DRAIN | OPTION_LINK |
-         OPTION_HARDLINK;
+  return fixed_file(row) | row->options | OPTION_ASYNC | OPTION_DRAIN |
+         OPTION_LINK | OPTION_HARDLINK;
 }
 
 /* The option whose name is below the value on the top. */
@@ -342,6 +352,8 @@ static void apply_options(lua_State *L, struct request *q, unsigned set,
     q->event_flags |= EVENT_DRAIN;
   if (set & OPTION_LINK)
     q->sqe.flags |= IOSQE_IO_LINK;
+  if (set & OPTION_FIXED_FILE)
+    q->sqe.flags |= IOSQE_FIXED_FILE;
   if (set & OPTION_HARDLINK)
     q->sqe.flags |= IOSQE_IO_HARDLINK;
   if (set & OPTION_POLL_FIRST)

@@ -77,15 +77,32 @@ static void read_raw_field(struct reader *in, int table,
   lua_pop(in->L, 1);
 }
 
-/* Does the opcode only read what it is pointed at?  Only then may it be
-** pointed at a Lua string. */
-static bool only_reads(uint8_t opcode)
+/* Which of addr, addr2 and addr3 an argument is; 0: none. */
+static unsigned pointer_number(const struct arg *a)
+{
+  switch (a->where) {
+  case offsetof(struct io_uring_sqe, addr):
+    return 1;
+  case offsetof(struct io_uring_sqe, addr2):
+    return 2;
+  case offsetof(struct io_uring_sqe, addr3):
+    return 3;
+  default:
+    return 0;
+  }
+}
+
+/* Does the opcode only read what this pointer names?  Only then may it name a
+** Lua string. */
+static bool only_reads(uint8_t opcode, unsigned number)
 {
   const struct row *row = op_of_opcode(opcode);
   if (row == NULL)
     return false;
   for (const struct arg *a = row->args; a->kind != ARG_END; a++)
-    if (a->kind == ARG_DATA || a->kind == ARG_PATH)
+    if (pointer_number(a) == number &&
+        (a->kind == ARG_DATA || a->kind == ARG_VALUE || a->kind == ARG_PATH ||
+         a->kind == ARG_NAME))
       return true;
   return false;
 }
@@ -116,7 +133,7 @@ static void read_raw_pointer(struct reader *in, int table, unsigned n,
     lua_rawseti(L, q->vector, n + 1);
     return;
   }
-  if (type == LUA_TSTRING && !(n == 0 && only_reads(q->sqe.opcode)))
+  if (type == LUA_TSTRING && !only_reads(q->sqe.opcode, n + 1))
     args_bad(in, &a, "the kernel may write there: give it a Buffer");
   if (n == 0 && lua_getfield(L, table, "len") == LUA_TNIL)
     q->sqe.len = (uint32_t)data_length(L, q->core, one.last);
@@ -163,21 +180,6 @@ static void read_raw_opcode(struct reader *in, int table)
   lua_getfield(in->L, table, "multishot");
   in->q->multishot = lua_toboolean(in->L, -1);
   lua_pop(in->L, 3);
-}
-
-/* Which of addr, addr2 and addr3 an argument is; 0: none. */
-static unsigned pointer_number(const struct arg *a)
-{
-  switch (a->where) {
-  case offsetof(struct io_uring_sqe, addr):
-    return 1;
-  case offsetof(struct io_uring_sqe, addr2):
-    return 2;
-  case offsetof(struct io_uring_sqe, addr3):
-    return 3;
-  default:
-    return 0;
-  }
 }
 
 static bool len_counts(const struct arg *a)

@@ -39,7 +39,7 @@ static struct block *block_new(struct core *core, size_t size)
   return b;
 }
 
-static void block_unref(struct block *b)
+void block_unref(struct block *b)
 {
   if (--b->refs == 0)
     mem_free(b->core, b, b->footprint);

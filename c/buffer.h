@@ -47,6 +47,9 @@ static inline unsigned char *buffer_data(const struct buffer *b)
   return b->block->data + b->offset;
 }
 
+/* Lets go of a reference to a block. */
+void block_unref(struct block *b);
+
 /* The loan that forbids handing this range to the kernel, NULL if none does.
 ** A range that the kernel writes conflicts with every other loan; one it only
 ** reads conflicts with those it writes. */

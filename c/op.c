@@ -8,6 +8,7 @@
 #include "args.h"
 #include "near.h"
 #include "operation.h"
+#include "registered.h"
 
 /*
 ** From request to operation
@@ -75,6 +76,12 @@ static bool lend_member(lua_State *L, struct ring *r, struct event *e,
   return *conflict == NULL;
 }
 
+static int registered_buffer(const struct ring *r, const struct request *q)
+{
+  const struct buffer *b = q->buffer;
+  return b ? registered_index(r, b->block, b->offset, q->size) : -1;
+}
+
 /* Why the request cannot be carried out on this ring; NULL: it can.  Asked
 ** this late because between the check of the arguments and here the collector
 ** may have run, and with it a finaliser that closes what was open then.  From
@@ -88,6 +95,8 @@ static const char *refusal(lua_State *L, const struct ring *r,
     return "the operation belongs to another ring";
   if (q->buffer != NULL && q->buffer->block == NULL)
     return "attempt to use a closed buffer";
+  if (q->row->registered && registered_buffer(r, q) < 0)
+    return "the data is in no buffer that is registered with this ring";
   for (unsigned i = 0; i < q->nvec; i++) {
     const struct buffer *b;
     lua_rawgeti(L, q->vector, i + 1);
@@ -287,6 +296,8 @@ struct event *op_commit(lua_State *L, struct ring *r, struct request *q)
   e = new_event(L, r, q);
   if (q->buffer != NULL || q->nvec > 0 || q->keep != 0)
     hand_over(L, r, e, q);
+  if (q->row->registered)
+    sqe->buf_index = (uint16_t)registered_buffer(r, q);
   if (q->aux != AUX_NONE)
     attach(e, q, sqe);
   if (is_lacking(r, q))

@@ -45,6 +45,12 @@ struct backlog {
   unsigned size, head, count, limit;
 };
 
+/* A Buffer's range, as it is registered with the kernel. */
+struct registered {
+  struct block *block;
+  size_t offset, size;
+};
+
 struct ring {
   struct io_uring io;
   const struct driver *driver;
@@ -59,17 +65,19 @@ struct ring {
   struct event_table events;
   int bell; /* eventfd that completions ring, -1: none yet; see ring_bell */
   struct backlog backlog;
-  uint64_t queued;           /* SQEs put into the SQ so far */
-  uint64_t published;        /* of those, visible to the kernel */
-  unsigned unpublished;      /* events among those not yet published */
-  unsigned in_flight;        /* events published and not terminal */
-  struct event *cancels;     /* events whose cancel request is due */
-  struct event *cancels_end; /* the last of them */
-  unsigned requests;         /* cancel requests that have not ended */
-  unsigned retries;          /* events whose cancel is asked again, */
-  uint64_t retry_at;         /* and when */
-  unsigned withdrawn;        /* how many in the backlog will never start */
-  struct queue space;        /* tasks that wait for room in the backlog */
+  uint64_t queued;            /* SQEs put into the SQ so far */
+  uint64_t published;         /* of those, visible to the kernel */
+  unsigned unpublished;       /* events among those not yet published */
+  unsigned in_flight;         /* events published and not terminal */
+  struct event *cancels;      /* events whose cancel request is due */
+  struct event *cancels_end;  /* the last of them */
+  unsigned requests;          /* cancel requests that have not ended */
+  unsigned retries;           /* events whose cancel is asked again, */
+  uint64_t retry_at;          /* and when */
+  unsigned withdrawn;         /* how many in the backlog will never start */
+  struct queue space;         /* tasks that wait for room in the backlog */
+  struct registered *buffers; /* by index */
+  unsigned nbuffers;
   lua_Number drain_timeout;
   uint8_t supported[32]; /* a bit for each opcode of the kernel */
   struct ring_stats stats;

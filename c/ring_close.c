@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "operation.h"
+#include "registered.h"
 #include "ring_parts.h"
 #include "task.h"
 #include "timer.h"
@@ -100,6 +101,7 @@ static void release_rest(struct ring *r)
   memset(b, 0, sizeof *b);
   r->withdrawn = 0;
   tasks_wake(&r->space);
+  registered_release(r);
 }
 
 static void release_queues(lua_State *L, struct ring *r, bool quiet)

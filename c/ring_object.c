@@ -11,6 +11,7 @@
 #include "near.h"
 #include "op.h"
 #include "operation.h"
+#include "registered.h"
 
 /*
 ** Options
@@ -520,6 +521,7 @@ void ring_object_register(lua_State *L, struct core *core)
   luaL_newmetatable(L, RING_TYPE);
   luaL_setfuncs(L, ring_meta, 0);
   luaL_newlib(L, ring_methods);
+  registered_methods(L);
   lua_getfield(L, -3, "prepare"); /* from operation_register */
   lua_setfield(L, -2, "prepare");
   lua_getfield(L, -3, "link");

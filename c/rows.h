@@ -76,7 +76,8 @@ enum row_option {
   OPTION_POLL_FIRST = 8,
   OPTION_PEER = 16,
   OPTION_LINK = 32,
-  OPTION_HARDLINK = 64
+  OPTION_HARDLINK = 64,
+  OPTION_FIXED_FILE = 128
 };
 
 #define MAX_ARGS 6
@@ -87,6 +88,7 @@ struct row {
   uint8_t result;  /* enum result_kind */
   uint8_t options; /* enum row_option, besides async and drain */
   bool yields_fd;
+  bool registered; /* the data is in a registered Buffer */
   bool zero_copy; /* the result comes before the memory is given back */
   uint8_t command;   /* of a socket */
   uint8_t sqe_flags; /* IOSQE_* that it cannot do without */

@@ -59,6 +59,7 @@ build = {
         "c/operation.c",
         "c/outcome.c",
         "c/place.c",
+        "c/registered.c",
         "c/ring.c",
         "c/ring_cancel.c",
         "c/ring_close.c",

@@ -60,18 +60,16 @@ local function bad(name, argument, why)
 end
 
 describe("rows", function()
+  after_each(function() -- before what is watched is counted
+    close(dirfd)
+    os.execute("rm -rf " .. dir)
+  end)
   helper.watch(before_each, after_each)
-
   before_each(function()
     dir = os.tmpname()
     os.remove(dir)
     assert(op.mkdirat(nil, dir))
     dirfd = assert(op.openat(nil, dir, const.O_DIRECTORY | const.O_CLOEXEC))
-  end)
-
-  after_each(function()
-    close(dirfd)
-    os.execute("rm -rf " .. dir)
   end)
 
   describe("that change what paths name", function()
@@ -145,9 +143,11 @@ describe("rows", function()
       local o = uring.prepare("renameat", dirfd, "from" .. ("m"):rep(100), dirfd, "to" .. ("n"):rep(100))
       assert.are.equal(104 + 102, uring.stats().bytes_lent)
       collectgarbage()
+      local rubbish = {}
       for i = 1, 1000 do -- whatever was freed is written over
-        _ = ("z"):rep(100) .. i
+        rubbish[i] = ("z"):rep(100) .. i
       end
+      assert.are.equal(1000, #rubbish)
       assert.are.equal(0, o:await())
       assert.are.equal("x", slurp("to" .. ("n"):rep(100)))
       assert.are.equal(0, uring.stats().bytes_lent)
@@ -157,7 +157,9 @@ describe("rows", function()
   describe("openat2", function()
     it("opens with flags, mode and resolve", function()
       local fd = assert(op.openat2(dirfd, "new", {
-        flags = const.O_RDWR | const.O_CREAT | const.O_CLOEXEC, mode = tonumber("640", 8), resolve = const.RESOLVE_BENEATH,
+        flags = const.O_RDWR | const.O_CREAT | const.O_CLOEXEC;
+        mode = tonumber("640", 8);
+        resolve = const.RESOLVE_BENEATH;
       }))
       assert.are.equal(3, op.write(fd, "abc"))
       assert.are.equal("abc", slurp "new")
@@ -178,7 +180,8 @@ describe("rows", function()
     end)
 
     it("takes the fields there are, and integers for them", function()
-      assert.are.equal("unknown field 'flag' of the how of openat2 (did you mean 'flags'?); it takes flags mode resolve",
+      assert.are.equal(
+        "unknown field 'flag' of the how of openat2 (did you mean 'flags'?); it takes flags mode resolve",
         error_of("openat2", nil, "x", { flag = 0 }))
       assert.are.equal("unknown field '?' of the how of openat2; it takes flags mode resolve",
         error_of("openat2", nil, "x", { 5 }))

@@ -1,0 +1,200 @@
+/* Registered buffers and files.
+**
+** The ring holds a reference to the block of every registered Buffer, and an
+** operation on one holds its loan besides: neither unregistering nor dropping
+** the Buffer takes memory from the kernel.  The program goes on using the
+** Buffer; only what an operation has is lent.
+*/
+#include "registered.h"
+
+#include <errno.h>
+#include <limits.h>
+
+#include "errors.h"
+#include "ring_object.h"
+
+#define BUFFERS_MAX 16384 /* IORING_MAX_REG_BUFFERS */
+#define FILES_MAX   32768 /* IORING_MAX_FIXED_FILES */
+
+/*
+** Buffers
+*/
+
+int registered_index(const struct ring *r, const struct block *block,
+                     size_t offset, size_t size)
+{
+  for (unsigned i = 0; i < r->nbuffers; i++) {
+    const struct registered *b = &r->buffers[i];
+    if (b->block == block && offset >= b->offset &&
+        offset + size <= b->offset + b->size)
+      return (int)i;
+  }
+  return -1;
+}
+
+void registered_release(struct ring *r)
+{
+  for (unsigned i = 0; i < r->nbuffers; i++)
+    block_unref(r->buffers[i].block);
+  mem_free(r->core, r->buffers, r->nbuffers * sizeof *r->buffers);
+  r->buffers = NULL;
+  r->nbuffers = 0;
+}
+
+/* The Buffer at place `i` of the table at index 2; raises if it is none. */
+static const struct buffer *member(lua_State *L, const struct ring *r,
+                                   lua_Integer i)
+{
+  const struct buffer *b;
+  lua_rawgeti(L, 2, i);
+  b = buffer_test(L, r->core, -1);
+  if (b == NULL || b->block == NULL)
+    luaL_error(L, "register_buffers: open Buffer expected at [%d], got %s",
+               (int)i, luaL_tolstring(L, -1, NULL));
+  lua_pop(L, 1);
+  return b;
+}
+
+static lua_Integer member_count(lua_State *L, lua_Integer max)
+{
+  lua_Integer count;
+  luaL_checktype(L, 2, LUA_TTABLE);
+  count = (lua_Integer)lua_rawlen(L, 2);
+  luaL_argcheck(L, count > 0, 2, "there is nothing in the table");
+  luaL_argcheck(L, count <= max, 2, "too many to register");
+  return count;
+}
+
+/* ring:register_buffers { Buffer, … } -> true | nil, message, errno */
+static int register_buffers(lua_State *L)
+{
+  struct ring *r = ring_object_open(L, 1);
+  unsigned count = (unsigned)member_count(L, BUFFERS_MAX);
+  struct registered *buffers;
+  struct iovec *iov;
+  int rc;
+  if (r->nbuffers > 0)
+    return luaL_error(L, "register_buffers: there are registered buffers "
+                         "already; unregister them first");
+  iov = lua_newuserdatauv(L, count * sizeof *iov, 0);
+  for (unsigned i = 0; i < count; i++) {
+    const struct buffer *b = member(L, r, i + 1);
+    iov[i].iov_base = buffer_data(b);
+    iov[i].iov_len = b->size;
+  }
+  buffers = mem_alloc(r->core, count * sizeof *buffers);
+  if (buffers == NULL)
+    return luaL_error(L, "not enough memory");
+  rc = io_uring_register_buffers(&r->io, iov, count);
+  if (rc < 0) {
+    mem_free(r->core, buffers, count * sizeof *buffers);
+    return push_failure(L, "register_buffers", -rc);
+  }
+  for (unsigned i = 0; i < count; i++) {
+    const struct buffer *b = member(L, r, i + 1);
+    buffers[i].block = b->block;
+    buffers[i].offset = b->offset;
+    buffers[i].size = b->size;
+    b->block->refs++;
+  }
+  r->buffers = buffers;
+  r->nbuffers = count;
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* ring:unregister_buffers() -> true | nil, message, errno */
+static int unregister_buffers(lua_State *L)
+{
+  struct ring *r = ring_object_open(L, 1);
+  int rc = io_uring_unregister_buffers(&r->io);
+  if (rc < 0)
+    return push_failure(L, "unregister_buffers", -rc);
+  registered_release(r);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/*
+** Files: slots of a table, named by their index from 0 with the option
+** `fixed_file`
+*/
+
+/* The descriptors of the table at index 2, -1 for an empty slot. */
+static int *push_descriptors(lua_State *L, unsigned count)
+{
+  int *fds = lua_newuserdatauv(L, count * sizeof *fds, 0);
+  for (unsigned i = 0; i < count; i++) {
+    lua_Integer fd;
+    int exact;
+    lua_rawgeti(L, 2, i + 1);
+    fd = lua_tointegerx(L, -1, &exact);
+    if (lua_type(L, -1) != LUA_TNUMBER || !exact || fd < -1 || fd > INT_MAX)
+      luaL_error(L, "descriptor, or -1 for none, expected at [%d], got %s",
+                 (int)i + 1, luaL_tolstring(L, -1, NULL));
+    fds[i] = (int)fd;
+    lua_pop(L, 1);
+  }
+  return fds;
+}
+
+/* ring:register_files { fd, … } or (count), all empty
+** -> true | nil, message, errno */
+static int register_files(lua_State *L)
+{
+  struct ring *r = ring_object_open(L, 1);
+  int rc;
+  if (lua_type(L, 2) == LUA_TNUMBER) {
+    lua_Integer count = luaL_checkinteger(L, 2);
+    luaL_argcheck(L, count > 0 && count <= FILES_MAX, 2, "out of range");
+    rc = io_uring_register_files_sparse(&r->io, (unsigned)count);
+  } else {
+    unsigned count = (unsigned)member_count(L, FILES_MAX);
+    rc = io_uring_register_files(&r->io, push_descriptors(L, count), count);
+  }
+  if (rc < 0)
+    return push_failure(L, "register_files", -rc);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* ring:register_files_update({ fd, … }, first slot = 0)
+** -> how many | nil, message, errno */
+static int register_files_update(lua_State *L)
+{
+  struct ring *r = ring_object_open(L, 1);
+  unsigned count = (unsigned)member_count(L, FILES_MAX);
+  lua_Integer first = luaL_optinteger(L, 3, 0);
+  int rc;
+  luaL_argcheck(L, first >= 0 && first <= FILES_MAX, 3, "out of range");
+  rc = io_uring_register_files_update(&r->io, (unsigned)first,
+                                      push_descriptors(L, count), count);
+  if (rc < 0)
+    return push_failure(L, "register_files_update", -rc);
+  lua_pushinteger(L, rc);
+  return 1;
+}
+
+/* ring:unregister_files() -> true | nil, message, errno */
+static int unregister_files(lua_State *L)
+{
+  int rc = io_uring_unregister_files(&ring_object_open(L, 1)->io);
+  if (rc < 0)
+    return push_failure(L, "unregister_files", -rc);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static const luaL_Reg methods[] = {
+    {"register_buffers", register_buffers},
+    {"unregister_buffers", unregister_buffers},
+    {"register_files", register_files},
+    {"register_files_update", register_files_update},
+    {"unregister_files", unregister_files},
+    {NULL, NULL},
+};
+
+void registered_methods(lua_State *L)
+{
+  luaL_setfuncs(L, methods, 0);
+}

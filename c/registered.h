@@ -1,0 +1,20 @@
+/* Buffers and files that are registered with a ring: the kernel looks them up
+** once and not with every operation.
+*/
+#ifndef URING_REGISTERED_H
+#define URING_REGISTERED_H
+
+#include "ring.h"
+
+/* The index under which a range of a block is registered, -1: it is not. */
+int registered_index(const struct ring *r, const struct block *block,
+                     size_t offset, size_t size);
+
+/* The ring is closed: lets go of the blocks. */
+void registered_release(struct ring *r);
+
+/* Adds register_buffers, unregister_buffers, register_files,
+** register_files_update and unregister_files to the table on the top. */
+void registered_methods(lua_State *L);
+
+#endif

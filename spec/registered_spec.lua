@@ -1,0 +1,150 @@
+local helper = require "spec.support.helper"
+local uring = require "uring"
+
+local const, errno = uring.const, uring.errno
+
+describe("registered", function()
+  helper.watch(before_each, after_each)
+  after_each(helper.cleanup)
+
+  local function open(contents)
+    return assert(uring.op.openat(nil, helper.tmpname(contents), const.O_RDWR | const.O_CLOEXEC))
+  end
+
+  describe("buffers", function()
+    it("are read into and written from, whole and by slices", function()
+      local ring <close> = uring.ring { entries = 8 }
+      local fd = open "0123456789"
+      local one, two = uring.buffer(64), uring.buffer(64)
+      assert.is_true(ring:register_buffers { one, two })
+      assert.are.equal(10, ring:prepare("read_fixed", fd, one, 64, 0):await())
+      assert.are.equal("0123456789", one:get(1, 10))
+      local slice = two:slice(11, 14)
+      assert.are.equal(4, ring:prepare("read_fixed", fd, slice, nil, 3):await())
+      assert.are.equal("3456", two:get(11, 14))
+      assert.are.equal(("\0"):rep(10), two:get(1, 10))
+      two:set(1, "abc")
+      assert.are.equal(3, ring:prepare("write_fixed", fd, two, 3, 0):await())
+      assert.are.equal(10, ring:prepare("read_fixed", fd, one, 64, 0):await())
+      assert.are.equal("abc3456789", one:get(1, 10))
+      assert.is_true(ring:unregister_buffers())
+      uring.op.close(fd)
+    end)
+
+    it("are lent like others while an operation has them", function()
+      local ring <close> = uring.ring { entries = 8 }
+      local r, w = uring.pipe()
+      local buffer = uring.buffer(64)
+      ring:register_buffers { buffer }
+      local read = ring:prepare("read_fixed", r:fd(), buffer:slice(1, 8))
+      ring:submit()
+      assert.is_truthy(helper.error_of(buffer.get, buffer):find("lent to the kernel (read_fixed on fd", 1, true))
+      buffer:set(9, "free")
+      w:write "12345678"
+      assert.are.equal(8, read:await())
+      assert.are.equal("12345678free", buffer:get(1, 12))
+      r:close()
+      w:close()
+    end)
+
+    it("outlive their Buffer, and their ring gives them back", function()
+      local fd = open(("x"):rep(4096))
+      do
+        local ring <close> = uring.ring { entries = 8 }
+        local buffer = uring.buffer(4096)
+        local slice = buffer:slice(1, 100)
+        ring:register_buffers { buffer }
+        buffer:close()
+        buffer = nil -- luacheck: ignore
+        collectgarbage()
+        assert.are.equal(100, ring:prepare("read_fixed", fd, slice, nil, 0):await())
+        assert.are.equal(("x"):rep(100), slice:get())
+      end
+      uring.op.close(fd)
+    end)
+
+    it("stay with an operation that has them when they are unregistered", function()
+      local ring <close> = uring.ring { entries = 8 }
+      local r, w = uring.pipe()
+      local buffer = uring.buffer(16)
+      ring:register_buffers { buffer }
+      local read = ring:prepare("read_fixed", r:fd(), buffer)
+      ring:submit()
+      assert.is_true(ring:unregister_buffers())
+      buffer:close()
+      buffer = nil -- luacheck: ignore
+      collectgarbage()
+      w:write "data"
+      assert.are.equal(4, read:await())
+      r:close()
+      w:close()
+    end)
+
+    it("are refused where they are not registered", function()
+      local ring <close> = uring.ring { entries = 8 }
+      local buffer, other = uring.buffer(64), uring.buffer(64)
+      local message = "the data is in no buffer that is registered with this ring"
+      assert.is_truthy(helper.error_of(ring.prepare, ring, "read_fixed", 0, buffer):find(message, 1, true))
+      ring:register_buffers { buffer:slice(1, 32) }
+      assert.is_truthy(helper.error_of(ring.prepare, ring, "read_fixed", 0, buffer):find(message, 1, true))
+      assert.is_truthy(helper.error_of(ring.prepare, ring, "read_fixed", 0, other):find(message, 1, true))
+      assert.is_truthy(helper.error_of(ring.prepare, ring, "write_fixed", 1, "text"):find(message, 1, true))
+      assert.is_truthy(helper.error_of(ring.register_buffers, ring, { other }):find("already", 1, true))
+      assert.is_truthy(helper.error_of(ring.register_buffers, ring, {}):find("nothing in the table", 1, true))
+      ring:unregister_buffers()
+      assert.are.same({ nil, "unregister_buffers: No such device or address", errno.ENXIO },
+        { ring:unregister_buffers() })
+      assert.is_truthy(helper.error_of(ring.register_buffers, ring, { 5 })
+        :find("open Buffer expected at [1], got 5", 1, true))
+      other:close()
+      assert.is_truthy(helper.error_of(ring.register_buffers, ring, { other }):find("open Buffer expected", 1, true))
+    end)
+  end)
+
+  describe("files", function()
+    it("are named by their slot", function()
+      local ring <close> = uring.ring { entries = 8 }
+      local one, two = open "one", open "two"
+      local buffer = uring.buffer(8)
+      assert.is_true(ring:register_files { one, -1, two })
+      uring.op.close(one) -- the slot keeps the file
+      assert.are.equal(3, ring:prepare("read", 0, buffer, 8, 0, { fixed_file = true }):await())
+      assert.are.equal("one", buffer:get(1, 3))
+      assert.are.equal(3, ring:prepare("read", 2, buffer, 8, 0, { fixed_file = true }):await())
+      assert.are.equal("two", buffer:get(1, 3))
+      assert.are.equal(errno.EBADF, select(3, ring:prepare("read", 1, buffer, 8, 0, { fixed_file = true }):await()))
+      assert.are.equal(1, ring:register_files_update({ two }, 1))
+      assert.are.equal(3, ring:prepare("read", 1, buffer, 8, 0, { fixed_file = true }):await())
+      assert.are.equal("two", buffer:get(1, 3))
+      assert.is_true(ring:unregister_files())
+      assert.are.equal(errno.EBADF, select(3, ring:prepare("read", 0, buffer, 8, 0, { fixed_file = true }):await()))
+      uring.op.close(two)
+    end)
+
+    it("may all be registered empty", function()
+      local ring <close> = uring.ring { entries = 8 }
+      assert.is_true(ring:register_files(16))
+      local fd = open "text"
+      assert.are.equal(1, ring:register_files_update({ fd }, 15))
+      local buffer = uring.buffer(8)
+      assert.are.equal(4, ring:prepare("read", 15, buffer, nil, 0, { fixed_file = true }):await())
+      assert.are.equal(errno.EINVAL, select(3, ring:register_files_update({ fd }, 16)))
+      assert.are.equal(1, ring:register_files_update({ -1 }, 15))
+      assert.are.equal(errno.EBADF, select(3, ring:prepare("read", 15, buffer, nil, 0, { fixed_file = true }):await()))
+      uring.op.close(fd)
+    end)
+
+    it("are refused where they are none", function()
+      local ring <close> = uring.ring { entries = 8 }
+      assert.are.same({ nil, "unregister_files: No such device or address", errno.ENXIO }, { ring:unregister_files() })
+      assert.are.equal(errno.EBADF, select(3, ring:register_files { 1000000 }))
+      for _, wrong in ipairs { "x", true, {} } do
+        assert.is_truthy(helper.error_of(ring.register_files, ring, { wrong }):find("expected at [1]", 1, true))
+      end
+      assert.is_truthy(helper.error_of(ring.register_files, ring, 0):find("out of range", 1, true))
+      assert.is_truthy(helper.error_of(ring.register_files, ring, {}):find("nothing in the table", 1, true))
+      assert.is_truthy(helper.error_of(ring.prepare, ring, "close", 0, { fixed_file = true })
+        :find("unknown option 'fixed_file' of close", 1, true))
+    end)
+  end)
+end)
