@@ -64,6 +64,7 @@ build = {
         "c/ring_cancel.c",
         "c/ring_close.c",
         "c/ring_object.c",
+        "c/ring_options.c",
         "c/ring_queue.c",
         "c/rows.c",
         "c/scope.c",

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -200,6 +201,13 @@ static int fail_allocation(lua_State *L)
   return 1;
 }
 
+/* A descriptor that has no opcode. */
+static int epoll(lua_State *L)
+{
+  lua_pushinteger(L, epoll_create1(EPOLL_CLOEXEC));
+  return 1;
+}
+
 static const luaL_Reg functions[] = {
     {"fds", fds},
     {"fork", fork_lua},
@@ -214,6 +222,7 @@ static const luaL_Reg functions[] = {
     {"refuse_rings", refuse_rings},
     {"limit_fds", limit_fds},
     {"fail_allocation", fail_allocation},
+    {"epoll", epoll},
     {NULL, NULL},
 };
 
