@@ -271,11 +271,13 @@ static const struct {
 };
 
 /* Can the descriptor be an index of a registered file?  Closing one and
-** cancelling by one say so in other fields. */
+** cancelling by one say so in other fields, and epoll_ctl takes none.  Of
+** splice and tee it is fd_out; for fd_in there is SPLICE_F_FD_IN_FIXED. */
 static uint8_t fixed_file(const struct row *row)
 {
   return row->args[0].kind == ARG_FD && row->opcode != IORING_OP_CLOSE &&
-                 row->opcode != IORING_OP_ASYNC_CANCEL
+                 row->opcode != IORING_OP_ASYNC_CANCEL &&
+                 row->opcode != IORING_OP_EPOLL_CTL
              ? OPTION_FIXED_FILE
              : 0;
 }

@@ -108,6 +108,7 @@ static const struct {
     C(SPLICE_F_MOVE),
     C(SPLICE_F_NONBLOCK),
     C(SPLICE_F_MORE),
+    C(SPLICE_F_FD_IN_FIXED),
     /* fsync */
     C(IORING_FSYNC_DATASYNC),
     /* sockets */

@@ -213,11 +213,18 @@ static void attach(struct event *e, const struct request *q,
   }
 }
 
+/* What a system call does not know by its number. */
+static bool is_registered_file(const struct request *q)
+{
+  return (q->sqe.flags & IOSQE_FIXED_FILE) != 0;
+}
+
 /* Must it be done without the kernel's opcode?  A row may ask of an opcode
 ** what only newer kernels do. */
 static bool is_lacking(const struct ring *r, const struct request *q)
 {
-  return q->by_call || !ring_supports(r, q->sqe.opcode) ||
+  return (q->by_call && !is_registered_file(q)) ||
+         !ring_supports(r, q->sqe.opcode) ||
          (q->row->came_with && !ring_supports(r, q->row->came_with));
 }
 
@@ -227,7 +234,9 @@ static void make_up(struct event *e, const struct request *q,
                     struct io_uring_sqe *sqe)
 {
   const struct row *row = q->row;
-  e->res = row->by_system_call ? row->by_system_call(q) : -ENOSYS;
+  e->res = row->by_system_call && !is_registered_file(q)
+               ? row->by_system_call(q)
+               : -ENOSYS;
   e->flags |= EVENT_RESULT;
   memset(sqe, 0, sizeof *sqe);
   sqe->opcode = IORING_OP_NOP;

@@ -88,8 +88,8 @@ struct row {
   uint8_t result;  /* enum result_kind */
   uint8_t options; /* enum row_option, besides async and drain */
   bool yields_fd;
-  bool registered; /* the data is in a registered Buffer */
-  bool zero_copy; /* the result comes before the memory is given back */
+  bool registered;   /* the data is in a registered Buffer */
+  bool zero_copy;    /* the result comes before the memory is given back */
   uint8_t command;   /* of a socket */
   uint8_t sqe_flags; /* IOSQE_* that it cannot do without */
   uint8_t room;      /* the SQE field that points at what it fills; 0: none */

@@ -44,6 +44,10 @@ local good = {
   socket = { 12345, 1, 0, 0 };
   bind = { NONE, "127.0.0.1:0" };
   listen = { NONE, 1 };
+  read_fixed = { NONE, uring.buffer(4), 4, 0, 0 };
+  write_fixed = { NONE, uring.buffer(4), 4, 0, 0 };
+  send_zc = { NONE, "xxxx", 4, 0, 0 };
+  sendmsg_zc = { NONE, { data = "x" }, 0 };
   poll_remove = { false };
   poll_update = { false, 1, 2 };
   sync_file_range = { NONE, 0, 0, 0 };
@@ -107,6 +111,10 @@ local signature = {
   socket = { "domain", "type", "protocol", "flags" };
   bind = { "fd", "address" };
   listen = { "fd", "backlog" };
+  read_fixed = { "fd", "buffer", "length", "offset", "flags" };
+  write_fixed = { "fd", "data", "length", "offset", "flags" };
+  send_zc = { "fd", "data", "length", "flags", "zc_flags" };
+  sendmsg_zc = { "fd", "message", "flags" };
   poll_remove = { "operation" };
   poll_update = { "operation", "events", "flags" };
   sync_file_range = { "fd", "len", "offset", "flags" };
@@ -181,7 +189,7 @@ local ranges = {
   op = { 0, 4, -1, BIG }; maxevents = { 0, 17, -1 };
   level = { -1, 1 << 31 }; optname = { -1, 1 << 31 };
   idtype = { -1, 4 }; id = { -1, 1 << 31 }; options = { -1, 1 << 31 };
-  futex_flags = { -1, 1 << 32 };
+  futex_flags = { -1, 1 << 32 }; zc_flags = { -1, 1 << 16 };
   ["openat2.how"] = false; ["fallocate.mode"] = { -1, 1 << 31 }; ["poll_update.flags"] = { -1, 4, 1 << 32 };
   ["msg_ring.data"] = { -1, 1 << 32 }; ["futex_wait.value"] = { -1, 1 << 32 }; ["futex_wake.value"] = { -1, 1 << 31 };
   ["futex_wait.mask"] = { -1, 1 << 32 }; ["futex_wake.mask"] = { -1, 1 << 32 };
@@ -339,11 +347,12 @@ describe("arguments of operations", function()
   end)
 
   it("that name options of other rows are refused", function()
-    assert.are.equal("unknown option 'peer' of read; it takes async drain link hardlink",
+    assert.are.equal("unknown option 'peer' of read; it takes async drain link hardlink fixed_file",
       error_of("read", NONE, uring.buffer(1), { peer = false }))
-    assert.are.equal("unknown option 'multishot' of recv; it takes async drain poll_first link hardlink",
+    assert.are.equal("unknown option 'multishot' of recv; it takes async drain poll_first link hardlink fixed_file",
       error_of("recv", NONE, uring.buffer(1), { multishot = true }))
-    assert.are.equal("unknown option 'poll_first' of accept; it takes async drain multishot peer link hardlink",
+    assert.are.equal(
+      "unknown option 'poll_first' of accept; it takes async drain multishot peer link hardlink fixed_file",
       error_of("accept", NONE, { poll_first = true }))
   end)
 
@@ -681,6 +690,7 @@ describe("random arguments", function()
     idtype = function() return math.random(0, 3) end; id = function() return pick { 999999999, 1, 0 } end;
     options = function() return pick { 4, 5, 2, 0 } end;
     word = function() return buffer() end; futex_flags = function() return pick { 2, 130, 4 } end;
+    zc_flags = function() return pick { 0, 0, 1, 8 } end;
     ["openat2.how"] = function() return { flags = pick { 0, const.O_CLOEXEC } } end;
     ["futex_wait.value"] = function() return math.random(0, 1) end;
     ["futex_wake.value"] = function() return math.random(0, 1) end;
@@ -759,7 +769,7 @@ describe("random arguments", function()
     if math.random() < 0.9 then
       uring.submit()
     end
-    if math.random() < 0.1 and name ~= "pipe" then -- see rows_misc_spec
+    if math.random() < 0.1 then
       return "dropped"
     end
     uring.yield()
