@@ -39,7 +39,6 @@ static void check_usable(lua_State *L, const struct operation *op)
 }
 
 #define SQE_LINKS (IOSQE_IO_LINK | IOSQE_IO_HARDLINK)
-#define GROUP_MAX 128 /* operations that one call of link takes */
 
 /*
 ** Completions
@@ -199,7 +198,7 @@ static int foreign_k(lua_State *L, int status, lua_KContext ctx)
 
 /* Waits until the handle at index 1 is ready; then `k` gives the results.
 ** `ctx` of k is the task that waited, or 0. */
-static int await_ready(lua_State *L, struct operation *op, lua_KFunction k)
+int operation_await_ready(lua_State *L, struct operation *op, lua_KFunction k)
 {
   struct task *t;
   if (is_ready(op))
@@ -217,14 +216,14 @@ static int await_ready(lua_State *L, struct operation *op, lua_KFunction k)
   return task_park(L, t, &op->waiters, k, (lua_KContext)t);
 }
 
-static int await_k(lua_State *L, int status, lua_KContext ctx)
+int operation_await_k(lua_State *L, int status, lua_KContext ctx)
 {
   struct operation *op = tooperation(L);
   (void)status;
   if (too_early(ctx))
-    return task_park_again(L, (struct task *)ctx, await_k);
+    return task_park_again(L, (struct task *)ctx, operation_await_k);
   if (!is_ready(op)) /* another task took the result first */
-    return await_ready(L, op, await_k);
+    return operation_await_ready(L, op, operation_await_k);
   check_cancelled(L, op, ctx);
   return push_result(L, op);
 }
@@ -236,7 +235,7 @@ static int operation_await(lua_State *L)
   struct operation *op = tooperation(L);
   check_usable(L, op);
   lua_settop(L, 1);
-  return await_ready(L, op, await_k);
+  return operation_await_ready(L, op, operation_await_k);
 }
 
 /*
@@ -250,7 +249,7 @@ static int next_k(lua_State *L, int status, lua_KContext ctx)
   if (too_early(ctx))
     return task_park_again(L, (struct task *)ctx, next_k);
   if (!is_ready(op))
-    return await_ready(L, op, next_k);
+    return operation_await_ready(L, op, next_k);
   check_cancelled(L, op, ctx);
   if (op->count == 0) {
     bool fresh = op->outcome.state == OUTCOME_READY;
@@ -268,7 +267,7 @@ static int results_next(lua_State *L)
   struct operation *op = tooperation(L);
   check_usable(L, op);
   lua_settop(L, 1);
-  return await_ready(L, op, next_k);
+  return operation_await_ready(L, op, next_k);
 }
 
 /* for … in op:results(): every result; ends when the operation has ended or
@@ -319,7 +318,7 @@ static int cancellation_k(lua_State *L, int status, lua_KContext ctx)
     return task_park_again(L, (struct task *)ctx, cancellation_k);
   if (op->event != NULL &&
       !op->announced) /* one of many results: not the end yet */
-    return await_ready(L, op, cancellation_k);
+    return operation_await_ready(L, op, cancellation_k);
   if (has_failed(op) && op->outcome.res == -ECANCELED) {
     op->outcome.state = OUTCOME_DELIVERED;
     lua_pushliteral(L, "cancelled");
@@ -336,7 +335,7 @@ static int cancellation_await(lua_State *L)
   check_usable(L, op);
   if (op->multishot && op->event != NULL)
     return luaL_error(L, "await a multishot operation through its results");
-  return await_ready(L, op, cancellation_k);
+  return operation_await_ready(L, op, cancellation_k);
 }
 
 static const char *status_name(const struct operation *op)
@@ -354,7 +353,7 @@ static int notification_k(lua_State *L, int status, lua_KContext ctx)
   if (too_early(ctx))
     return task_park_again(L, (struct task *)ctx, notification_k);
   if (tooperation(L)->event != NULL)
-    return await_ready(L, tooperation(L), notification_k);
+    return operation_await_ready(L, tooperation(L), notification_k);
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -369,7 +368,7 @@ static int operation_notification(lua_State *L)
   if (op->multishot)
     return luaL_error(L, "await a multishot operation through its results");
   op->until_end = true;
-  return await_ready(L, op, notification_k);
+  return operation_await_ready(L, op, notification_k);
 }
 
 /* op:status() -> "prepared" | "submitted" | "cancelling" | "done" */
@@ -383,36 +382,6 @@ static int cancellation_status(lua_State *L)
 {
   lua_pushstring(L, status_name(cancellation_operation(L)));
   return 1;
-}
-
-/* ring:link { op, op, …, hard = false }: each starts when the one before it
-** has succeeded; `hard`: when it has ended */
-static int operation_link(lua_State *L)
-{
-  struct ring *r = ring_object_open(L, 1);
-  struct event *events[GROUP_MAX];
-  lua_Integer count;
-  const char *why;
-  bool hard;
-  luaL_checktype(L, 2, LUA_TTABLE);
-  lua_settop(L, 2);
-  count = (lua_Integer)lua_rawlen(L, 2);
-  luaL_argcheck(L, count >= 2, 2, "there are not two operations to link");
-  luaL_argcheck(L, count <= GROUP_MAX, 2, "too many operations to link");
-  lua_getfield(L, 2, "hard");
-  hard = lua_toboolean(L, -1);
-  for (lua_Integer i = 1; i <= count; i++) {
-    const struct operation *op;
-    lua_rawgeti(L, 2, i);
-    op = operation_test(L, -1);
-    luaL_argcheck(L, op != NULL, 2, "operations expected");
-    luaL_argcheck(L, op->event != NULL, 2, "an operation is done already");
-    luaL_argcheck(L, op->ring == r, 2, "an operation of another ring");
-    events[i - 1] = op->event;
-    lua_pop(L, 1);
-  }
-  why = ring_link(r, events, (unsigned)count, hard);
-  return why != NULL ? luaL_error(L, "link: %s", why) : 0;
 }
 
 static int operation_tostring(lua_State *L)
@@ -459,7 +428,7 @@ static int close_k(lua_State *L, int status, lua_KContext ctx)
     op->count--;
   }
   if (op->event != NULL)
-    return await_ready(L, op, close_k);
+    return operation_await_ready(L, op, close_k);
   outcome_drop(op->core, &op->outcome);
   op->outcome.state = OUTCOME_DELIVERED;
   if (op->outcome.res >= 0) /* given up, whatever it was */
@@ -493,137 +462,6 @@ static int operation_gc(lua_State *L)
   tasks_wake(&op->waiters);
   tasks_leave(&op->watchers);
   return 0;
-}
-
-/*
-** Preparing
-*/
-
-/* Pushes a handle that has no operation yet; the ring is at `ring_index`. */
-static struct operation *push_handle(lua_State *L, struct core *core,
-                                     int ring_index)
-{
-  struct operation *op;
-  ring_index = lua_absindex(L, ring_index);
-  op = lua_newuserdatauv(L, sizeof *op, 1);
-  memset(op, 0, sizeof *op);
-  op->core = core;
-  luaL_setmetatable(L, OPERATION_TYPE);
-  lua_pushvalue(L, ring_index);
-  lua_setiuservalue(L, -2, 1);
-  return op;
-}
-
-/* Makes the request the operation of a handle. */
-static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
-                        struct request *q)
-{
-  struct event *e;
-  if (q->multishot) {
-    op->results = mem_alloc(r->core, RESULTS_MAX * sizeof *op->results);
-    if (op->results == NULL)
-      luaL_error(L, "not enough memory");
-    op->multishot = true;
-  }
-  if (q->sqe.flags & SQE_LINKS && ring_group_is_full(r))
-    luaL_error(L,
-               "a group of linked operations is longer than the ring has "
-               "entries (%d)",
-               (int)r->io.sq.ring_entries);
-  op->outcome.row = q->row;
-  op->outcome.yields_fd = (q->event_flags & EVENT_YIELDS_FD) != 0;
-  e = op_commit(L, r, q);
-  e->op = op;
-  op->ring = r;
-  op->event = e;
-  op->fd = e->fd;
-}
-
-/* The backlog is at its bound and this is no task of the ring's own: hands
-** over and reaps until there is room. */
-static void make_room(lua_State *L, struct ring *r)
-{
-  while (!ring_has_room(r)) {
-    int rc = ring_step(L, r, true, UINT64_MAX);
-    if (rc < 0)
-      luaL_error(L, "io_uring_enter: %s", strerror(-rc));
-    core_breathe(L, r->core);
-  }
-}
-
-static int prepare_k(lua_State *L, int status, lua_KContext ctx);
-
-/* Is this call in a task that can wait for room in the ring? */
-static bool can_wait_for_room(lua_State *L, const struct ring *r)
-{
-  const struct task *t = r->core->sched.current;
-  return r == r->core->home && t != NULL && t->co == L && !task_is_struck(t) &&
-         lua_isyieldable(L);
-}
-
-static int prepare(lua_State *L, bool may_wait)
-{
-  struct ring *r = ring_object_open(L, 1);
-  const struct row *row = op_check(L, 2);
-  struct operation *op;
-  struct request q;
-  if (may_wait && ring_is_crowded(r) && can_wait_for_room(L, r)) {
-    struct task *t = task_awaiting(L, r->core);
-    t->top = lua_gettop(L);
-    return task_park(L, t, &r->space, prepare_k, (lua_KContext)t);
-  }
-  make_room(L, r);
-  op = push_handle(L, r->core, 1);
-  lua_insert(L, 3); /* ring; name; handle; arguments */
-  op_request(L, r->core, row, 4, &q);
-  fill_handle(L, op, r, &q);
-  lua_settop(L, 3);
-  return 1;
-}
-
-static int prepare_k(lua_State *L, int status, lua_KContext ctx)
-{
-  struct task *t = (struct task *)ctx;
-  (void)status;
-  if (!task_is_resumed(t))
-    return task_park_again(L, t, prepare_k);
-  task_check_interrupted(L, t);
-  lua_settop(L, t->top);
-  return prepare(L, !ring_has_room(ring_object_open(L, 1)));
-}
-
-/* ring:prepare(name, …) -> Operation */
-static int operation_prepare(lua_State *L)
-{
-  return prepare(L, true);
-}
-
-/* Who awaits an operation at once never prepares the one it is linked to. */
-void operation_check_awaitable(lua_State *L, const struct request *q)
-{
-  if (q->sqe.flags & SQE_LINKS)
-    luaL_error(L,
-               "%s: an operation that is linked to the next needs a handle: "
-               "use prepare",
-               q->row->name);
-}
-
-/* Outside of a task there is no coroutine to suspend: a handle holds the
-** operation while the loop turns, and an error leaves it an orphan. */
-int operation_call(lua_State *L, struct ring *r, const struct row *row)
-{
-  struct operation *op;
-  struct request q;
-  make_room(L, r);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, r->core->home_ref);
-  op = push_handle(L, r->core, -1);
-  lua_remove(L, -2); /* the handle keeps the ring */
-  lua_insert(L, 1);
-  op_request(L, r->core, row, 2, &q);
-  operation_check_awaitable(L, &q);
-  fill_handle(L, op, r, &q);
-  lua_settop(L, 1);
-  return await_ready(L, op, await_k);
 }
 
 static const luaL_Reg operation_methods[] = {

@@ -64,6 +64,18 @@ void operation_check_awaitable(lua_State *L, const struct request *q);
 ** `return operation_call(…)`. */
 int operation_call(lua_State *L, struct ring *r, const struct row *row);
 
+/* Waits until the handle at index 1 has something to hand out; then `k` gives
+** it.  Its ctx is the task that waited, or 0.  `operation_await_k` gives the
+** results. */
+int operation_await_ready(lua_State *L, struct operation *op, lua_KFunction k);
+int operation_await_k(lua_State *L, int status, lua_KContext ctx);
+
+/* ring:prepare(name, …) -> Operation */
+int operation_prepare(lua_State *L);
+
+/* ring:link { op, op, …, hard = false } */
+int operation_link(lua_State *L);
+
 void operation_register(lua_State *L);
 
 #endif

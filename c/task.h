@@ -109,6 +109,15 @@ void tasks_run_ready(lua_State *L, struct core *core);
 /* Forgets every task without running it: in a child of fork. */
 void tasks_abandon(lua_State *L, struct core *core);
 
+/* Between task.c and task_object.c: the body of every coroutine; anchoring a
+** new task, which is on the top of the stack; the ready queue; leaving
+** whatever queue it stands in; the registry key of the `cancelled` object. */
+int task_main(lua_State *L);
+void task_anchor(lua_State *L, struct task *t);
+void task_make_ready(struct task *t);
+void task_leave_queue(struct task *t);
+extern const char task_cancelled_key;
+
 void task_register(lua_State *L, struct core *core);
 
 #endif

@@ -1,0 +1,168 @@
+/* Preparing operations: handles, linked groups, and calls that are made
+** outside of tasks.
+*/
+#include <string.h>
+
+#include "op.h"
+#include "operation.h"
+#include "ring_object.h"
+#include "task.h"
+
+#define GROUP_MAX 128 /* operations that one call of link takes */
+
+/* Pushes a handle that has no operation yet; the ring is at `ring_index`. */
+static struct operation *push_handle(lua_State *L, struct core *core,
+                                     int ring_index)
+{
+  struct operation *op;
+  ring_index = lua_absindex(L, ring_index);
+  op = lua_newuserdatauv(L, sizeof *op, 1);
+  memset(op, 0, sizeof *op);
+  op->core = core;
+  luaL_setmetatable(L, OPERATION_TYPE);
+  lua_pushvalue(L, ring_index);
+  lua_setiuservalue(L, -2, 1);
+  return op;
+}
+
+/* Makes the request the operation of a handle. */
+static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
+                        struct request *q)
+{
+  struct event *e;
+  if (q->multishot) {
+    op->results = mem_alloc(r->core, RESULTS_MAX * sizeof *op->results);
+    if (op->results == NULL)
+      luaL_error(L, "not enough memory");
+    op->multishot = true;
+  }
+  if (q->sqe.flags & SQE_LINKS && ring_group_is_full(r))
+    luaL_error(L,
+               "a group of linked operations is longer than the ring has "
+               "entries (%d)",
+               (int)r->io.sq.ring_entries);
+  op->outcome.row = q->row;
+  op->outcome.yields_fd = (q->event_flags & EVENT_YIELDS_FD) != 0;
+  e = op_commit(L, r, q);
+  e->op = op;
+  op->ring = r;
+  op->event = e;
+  op->fd = e->fd;
+}
+
+/* The backlog is at its bound and this is no task of the ring's own: hands
+** over and reaps until there is room. */
+static void make_room(lua_State *L, struct ring *r)
+{
+  while (!ring_has_room(r)) {
+    int rc = ring_step(L, r, true, UINT64_MAX);
+    if (rc < 0)
+      luaL_error(L, "io_uring_enter: %s", strerror(-rc));
+    core_breathe(L, r->core);
+  }
+}
+
+static int prepare_k(lua_State *L, int status, lua_KContext ctx);
+
+/* Is this call in a task that can wait for room in the ring? */
+static bool can_wait_for_room(lua_State *L, const struct ring *r)
+{
+  const struct task *t = r->core->sched.current;
+  return r == r->core->home && t != NULL && t->co == L && !task_is_struck(t) &&
+         lua_isyieldable(L);
+}
+
+static int prepare(lua_State *L, bool may_wait)
+{
+  struct ring *r = ring_object_open(L, 1);
+  const struct row *row = op_check(L, 2);
+  struct operation *op;
+  struct request q;
+  if (may_wait && ring_is_crowded(r) && can_wait_for_room(L, r)) {
+    struct task *t = task_awaiting(L, r->core);
+    t->top = lua_gettop(L);
+    return task_park(L, t, &r->space, prepare_k, (lua_KContext)t);
+  }
+  make_room(L, r);
+  op = push_handle(L, r->core, 1);
+  lua_insert(L, 3); /* ring; name; handle; arguments */
+  op_request(L, r->core, row, 4, &q);
+  fill_handle(L, op, r, &q);
+  lua_settop(L, 3);
+  return 1;
+}
+
+static int prepare_k(lua_State *L, int status, lua_KContext ctx)
+{
+  struct task *t = (struct task *)ctx;
+  (void)status;
+  if (!task_is_resumed(t))
+    return task_park_again(L, t, prepare_k);
+  task_check_interrupted(L, t);
+  lua_settop(L, t->top);
+  return prepare(L, !ring_has_room(ring_object_open(L, 1)));
+}
+
+/* ring:prepare(name, …) -> Operation */
+int operation_prepare(lua_State *L)
+{
+  return prepare(L, true);
+}
+
+/* Who awaits an operation at once never prepares the one it is linked to. */
+void operation_check_awaitable(lua_State *L, const struct request *q)
+{
+  if (q->sqe.flags & SQE_LINKS)
+    luaL_error(L,
+               "%s: an operation that is linked to the next needs a handle: "
+               "use prepare",
+               q->row->name);
+}
+
+/* Outside of a task there is no coroutine to suspend: a handle holds the
+** operation while the loop turns, and an error leaves it an orphan. */
+int operation_call(lua_State *L, struct ring *r, const struct row *row)
+{
+  struct operation *op;
+  struct request q;
+  make_room(L, r);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, r->core->home_ref);
+  op = push_handle(L, r->core, -1);
+  lua_remove(L, -2); /* the handle keeps the ring */
+  lua_insert(L, 1);
+  op_request(L, r->core, row, 2, &q);
+  operation_check_awaitable(L, &q);
+  fill_handle(L, op, r, &q);
+  lua_settop(L, 1);
+  return operation_await_ready(L, op, operation_await_k);
+}
+
+/* ring:link { op, op, …, hard = false }: each starts when the one before it
+** has succeeded; `hard`: when it has ended */
+int operation_link(lua_State *L)
+{
+  struct ring *r = ring_object_open(L, 1);
+  struct event *events[GROUP_MAX];
+  lua_Integer count;
+  const char *why;
+  bool hard;
+  luaL_checktype(L, 2, LUA_TTABLE);
+  lua_settop(L, 2);
+  count = (lua_Integer)lua_rawlen(L, 2);
+  luaL_argcheck(L, count >= 2, 2, "there are not two operations to link");
+  luaL_argcheck(L, count <= GROUP_MAX, 2, "too many operations to link");
+  lua_getfield(L, 2, "hard");
+  hard = lua_toboolean(L, -1);
+  for (lua_Integer i = 1; i <= count; i++) {
+    const struct operation *op;
+    lua_rawgeti(L, 2, i);
+    op = operation_test(L, -1);
+    luaL_argcheck(L, op != NULL, 2, "operations expected");
+    luaL_argcheck(L, op->event != NULL, 2, "an operation is done already");
+    luaL_argcheck(L, op->ring == r, 2, "an operation of another ring");
+    events[i - 1] = op->event;
+    lua_pop(L, 1);
+  }
+  why = ring_link(r, events, (unsigned)count, hard);
+  return why != NULL ? luaL_error(L, "link: %s", why) : 0;
+}
