@@ -35,8 +35,9 @@ cflags_werror   := -Werror
 run_         = $(LUA)
 run_asan     = URING_SLOW=1 $(asan_lua)
 run_gcstress = URING_SLOW=1 URING_GCSTRESS=1 $(LUA)
-run_valgrind = URING_SLOW=1 valgrind -q --error-exitcode=99 \
-  --leak-check=full --num-callers=25 --keep-debuginfo=yes \
+run_valgrind = URING_SLOW=1 URING_VALGRIND=1 valgrind -q --error-exitcode=99 \
+  --leak-check=full --errors-for-leak-kinds=definite \
+  --show-leak-kinds=definite --num-callers=25 --keep-debuginfo=yes \
   --child-silent-after-fork=yes --vgdb=no $(LUA)
 
 timeout_asan     := 1200

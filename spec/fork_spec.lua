@@ -9,6 +9,16 @@ local function script(chunk, prefix)
   return helper.script(chunk, "timeout --foreground -k 1 30 env " .. (prefix or ""))
 end
 
+-- valgrind's map of the memory does not know that the queues are not there in a
+-- child, and it ends itself when something else is mapped in their place.
+local function with_new_ring(name, fn)
+  if helper.valgrind then
+    pending(name .. ": valgrind cannot follow a mapping that a fork leaves out")
+  else
+    it(name, fn)
+  end
+end
+
 describe("a child of fork", function()
   helper.watch(before_each, after_each)
   after_each(helper.cleanup)
@@ -164,7 +174,7 @@ describe("a child of fork", function()
     assert.are.equal(0, r:prepare("nop"):await())
   end)
 
-  it("works with a ring of its own", function()
+  with_new_ring("works with a ring of its own", function()
     local r <close> = uring.ring { entries = 8 }
     assert.are.same({ "0", "4", "data", "ring (closed)" }, { in_child(function()
       local own = assert(uring.ring { entries = 8 })
@@ -180,7 +190,7 @@ describe("a child of fork", function()
     assert.are.equal(0, r:prepare("nop"):await())
   end)
 
-  it("has a default ring of its own after uring.close()", function()
+  with_new_ring("has a default ring of its own after uring.close()", function()
     local parked = uring.spawn(uring.sleep, 60)
     local rd <close>, _wr = uring.pipe()
     local reading = uring.spawn(function() uring.op.read(rd:fd(), uring.buffer(10), 10) end)
@@ -222,7 +232,7 @@ describe("a child of fork", function()
     assert.are.equal("cancelled", (op:cancel():await()))
   end)
 
-  it("leaves the parent's queues alone whatever it does", function()
+  with_new_ring("leaves the parent's queues alone whatever it does", function()
     local r <close> = uring.ring { entries = 8 }
     local rd <close>, wr = uring.pipe()
     local buffer = uring.buffer(10)
@@ -409,7 +419,7 @@ describe("a child of fork", function()
     end)
   end)
 
-  it("of a child is one, too", function()
+  with_new_ring("of a child is one, too", function()
     local r <close> = uring.ring { entries = 4 }
     local status = in_child(function()
       local own = assert(uring.ring { entries = 4 })
@@ -431,7 +441,7 @@ describe("a child of fork", function()
     assert.are.equal(0, r:prepare("nop"):await())
   end)
 
-  it("hears the errors of its own system, not the parent's", function()
+  with_new_ring("hears the errors of its own system, not the parent's", function()
     assert.are.same({ "nil", "openat: No such file or directory", tostring(errno.ENOENT) }, { in_child(function()
       uring.close()
       return uring.op.openat(nil, "/nonexistent", 0)

@@ -11,6 +11,8 @@ local testkit = require "testkit"
 local M = {
   --- true where everything is slow: sanitizers, valgrind, collection stress
   slow = os.getenv "URING_SLOW" ~= nil;
+  --- true under valgrind
+  valgrind = os.getenv "URING_VALGRIND" ~= nil;
   testkit = testkit;
 }
 
