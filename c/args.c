@@ -111,10 +111,17 @@ bool args_is_name(lua_State *L, int index, const char *name)
 ** Numbers and names
 */
 
+/* The fields of a request are 0 to begin with. */
+static void args_default(struct request *q, const struct arg *a)
+{
+  if (a->fallback != 0)
+    args_set_field(q, a, a->fallback);
+}
+
 static void read_integer(struct reader *in, const struct arg *a)
 {
   if (a->optional && args_left_out(in))
-    args_set_field(in->q, a, a->fallback);
+    args_default(in->q, a);
   else
     args_set_field(in->q, a, args_integer(in, a, in->index++, a->min, a->max));
 }
@@ -424,7 +431,10 @@ void args_read(lua_State *L, struct request *q, int first)
   struct reader in = {L, q, first, lua_gettop(L)};
   unsigned set = 0, cleared = 0;
   for (const struct arg *a = q->row->args; a->kind != ARG_END; a++)
-    readers[a->kind](&in, a);
+    if (a->optional && a->kind == ARG_INTEGER && in.index > in.last)
+      args_default(q, a); /* most calls end before the last arguments */
+    else
+      readers[a->kind](&in, a);
   if (in.index <= in.last) {
     luaL_checkstack(L, 8, "too many arguments");
     if (lua_istable(L, in.index))
