@@ -82,6 +82,21 @@ static int registered_buffer(const struct ring *r, const struct request *q)
   return b ? registered_index(r, b->block, b->offset, q->size) : -1;
 }
 
+/* What a system call does not know by its number. */
+static bool is_registered_file(const struct request *q)
+{
+  return (q->sqe.flags & IOSQE_FIXED_FILE) != 0;
+}
+
+/* Must it be done without the kernel's opcode?  A row may ask of an opcode
+** what only newer kernels do. */
+static bool is_lacking(const struct ring *r, const struct request *q)
+{
+  return (q->by_call && !is_registered_file(q)) ||
+         !ring_supports(r, q->sqe.opcode) ||
+         (q->row->came_with && !ring_supports(r, q->row->came_with));
+}
+
 /* Why the request cannot be carried out on this ring; NULL: it can.  Asked
 ** this late because between the check of the arguments and here the collector
 ** may have run, and with it a finaliser that closes what was open then.  From
@@ -95,6 +110,8 @@ static const char *refusal(lua_State *L, const struct ring *r,
     return "the operation belongs to another ring";
   if (q->buffer != NULL && q->buffer->block == NULL)
     return "attempt to use a closed buffer";
+  if ((q->sqe.flags & SQE_LINKS || r->linking) && is_lacking(r, q))
+    return "an operation that this kernel lacks cannot be linked";
   if (q->row->registered && registered_buffer(r, q) < 0)
     return "the data is in no buffer that is registered with this ring";
   for (unsigned i = 0; i < q->nvec; i++) {
@@ -211,21 +228,6 @@ static void attach(struct event *e, const struct request *q,
     attach_raw(aux, sqe);
     break;
   }
-}
-
-/* What a system call does not know by its number. */
-static bool is_registered_file(const struct request *q)
-{
-  return (q->sqe.flags & IOSQE_FIXED_FILE) != 0;
-}
-
-/* Must it be done without the kernel's opcode?  A row may ask of an opcode
-** what only newer kernels do. */
-static bool is_lacking(const struct ring *r, const struct request *q)
-{
-  return (q->by_call && !is_registered_file(q)) ||
-         !ring_supports(r, q->sqe.opcode) ||
-         (q->row->came_with && !ring_supports(r, q->row->came_with));
 }
 
 /* An opcode that this kernel lacks: done by a system call, or not at all;

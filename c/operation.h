@@ -18,7 +18,6 @@ struct operation {
   struct outcome outcome; /* of the terminal CQE */
   struct queue waiters;   /* tasks of its own loop that await it */
   struct queue watchers;  /* tasks of another loop, see await_foreign */
-  int fd;
   bool multishot;
   bool announced; /* the result is there, the memory is not back yet */
   bool until_end; /* who waits, waits for the memory */

@@ -47,7 +47,6 @@ static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
   e->op = op;
   op->ring = r;
   op->event = e;
-  op->fd = e->fd;
 }
 
 /* The backlog is at its bound and this is no task of the ring's own: hands

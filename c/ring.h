@@ -105,16 +105,18 @@ static inline bool ring_supports(const struct ring *r, uint8_t opcode)
   return r->supported[opcode / 8] >> (opcode % 8) & 1;
 }
 
-/* May one more operation be prepared, or is the backlog at its bound? */
+/* May one more operation be prepared, or is the backlog at its bound?  What a
+** group waits for to be complete always may: no longer than the SQ, it adds a
+** bounded number. */
 static inline bool ring_has_room(const struct ring *r)
 {
-  return r->backlog.count < r->backlog.limit;
+  return r->backlog.count < r->backlog.limit || r->linking;
 }
 
 /* Must somebody new wait for room?  Also while others do: in order. */
 static inline bool ring_is_crowded(const struct ring *r)
 {
-  return !ring_has_room(r) || !queue_empty(&r->space);
+  return !ring_has_room(r) || (!queue_empty(&r->space) && !r->linking);
 }
 
 /* Queues an SQE for an event whose loans are made.  The caller has asked

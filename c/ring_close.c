@@ -77,7 +77,8 @@ static void leak(struct event *e, void *arg)
     ring_settle(r->core, &e->task->outcome, e, -ECANCELED, 0);
     task_complete(e->task);
   } else if (e->op != NULL) {
-    ring_settle(r->core, &e->op->outcome, e, -ECANCELED, 0);
+    if (!e->op->announced)
+      ring_settle(r->core, &e->op->outcome, e, -ECANCELED, 0);
     operation_complete(e->op);
   }
   e->task = NULL;

@@ -178,6 +178,9 @@ const char *ring_link(struct ring *r, struct event *const events[],
   for (unsigned i = 0; i < count; i++)
     if (ring_published(r, events[i]) || events[i]->flags & EVENT_WITHDRAWN)
       return "an operation to be linked has been submitted or cancelled";
+  for (unsigned i = 0; i < count; i++)
+    if (events[i]->flags & EVENT_RESULT)
+      return "an operation that this kernel lacks cannot be linked";
   if (count > r->io.sq.ring_entries)
     return "more operations to be linked than the ring has entries";
   while (b->size - b->count < r->io.sq.ring_entries)
@@ -276,7 +279,7 @@ bool queue_refill(lua_State *L, struct ring *r)
   if (r->withdrawn > 0)
     sweep_withdrawn(L, r);
   all = cancel_refill(r) && refill_backlog(r);
-  if (!queue_empty(&r->space) && ring_has_room(r))
+  if (!queue_empty(&r->space) && r->backlog.count < r->backlog.limit)
     tasks_wake_some(&r->space, r->backlog.limit - r->backlog.count);
   return all;
 }

@@ -176,6 +176,37 @@ describe("linked operations", function()
     end
   end)
 
+  it("are completed past the bound of the backlog", function()
+    local ring <close> = uring.ring { entries = 8, backlog = 1 }
+    local ops = {}
+    for i = 1, 4 do
+      ops[i] = ring:prepare("nop", i < 4 and { link = true } or {})
+    end
+    for i = 1, 4 do
+      assert.are.equal(0, ops[i]:await())
+    end
+  end)
+
+  it("are no operations that the kernel lacks", function()
+    local ring <close> = uring.ring { entries = 8, without = { "listen", "fsync" } }
+    local fd = uring.op.socket(uring.const.AF_INET, uring.const.SOCK_STREAM)
+    local message = "an operation that this kernel lacks cannot be linked"
+    for _, call in ipairs { { "listen", fd }, { "fsync", fd } } do
+      local linked = { call[1], call[2], { link = true } }
+      assert.is_truthy(helper.error_of(ring.prepare, ring, table.unpack(linked)):find(message, 1, true))
+      local first = ring:prepare("nop", { link = true })
+      assert.is_truthy(helper.error_of(ring.prepare, ring, table.unpack(call)):find(message, 1, true))
+      local second = ring:prepare "nop"
+      assert.are.equal(0, first:await())
+      assert.are.equal(0, second:await())
+      local one, other = ring:prepare "nop", ring:prepare(table.unpack(call))
+      assert.is_truthy(helper.error_of(ring.link, ring, { one, other }):find(message, 1, true))
+      assert.are.equal(0, one:await())
+      other:await()
+    end
+    uring.op.close(fd)
+  end)
+
   it("cannot be awaited without a handle", function()
     local message = "nop: an operation that is linked to the next needs a handle: use prepare"
     assert.is_truthy(helper.error_of(uring.op.nop, { link = true }):find(message, 1, true))

@@ -882,6 +882,29 @@ describe("listeners", function()
   end)
 end)
 
+describe("what a stream has in hand", function()
+  helper.watch(before_each, after_each)
+
+  it("is not lost to a Buffer that cannot take it", function()
+    local r, w = uring.pipe()
+    local source <close> = uring.pipe()
+    w:write "line\nthe rest"
+    assert.are.equal("line", r:read())
+    local closed, lent = uring.buffer(8), uring.buffer(8)
+    closed:close()
+    assert.is_truthy(helper.error_of(r.recv, r, closed):find("closed buffer", 1, true))
+    do
+      local _op <close> = uring.prepare("read", source:fd(), lent)
+      assert.is_truthy(helper.error_of(r.recv, r, lent):find("lent to the kernel", 1, true))
+    end
+    assert.are.equal(3, r:recv(lent:slice(1, 3)))
+    assert.are.equal("the", lent:get(1, 3))
+    w:close()
+    assert.are.equal(" rest", r:read "a")
+    r:close()
+  end)
+end)
+
 describe("a pipe nobody reads", function()
   it("does not end the process by a signal", function()
     local output, status = helper.script [[

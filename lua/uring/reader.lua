@@ -81,6 +81,20 @@ local function take(self, n)
   return s
 end
 
+--- Copies what is in hand into a Buffer, as much as it holds.  Raises where
+-- the Buffer is closed or lent, and has taken nothing then.
+-- @treturn int bytes
+function methods:copy(buffer)
+  local to = math.min(self.first + #buffer - 1, self.last)
+  local size = to - self.first + 1
+  buffer:set(1, self.buffer:get(self.first, to))
+  self.first = to + 1
+  if to == self.last then
+    self.buffer = nil
+  end
+  return size
+end
+
 -- What a read has taken so far.  A read that does not come to its end, since
 -- its task was cancelled or the source failed, puts it back.
 local Taken = {

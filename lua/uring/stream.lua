@@ -50,7 +50,8 @@ local function new(kind, name)
     receive = kinds[kind].receive;
     send = kinds[kind].send;
     reader = nil;                     -- made at the first read
-    busy = 0;                         -- operations in flight on it
+    busy = 0;                         -- operations in flight on it; more after one
+                                      -- that raised, which costs a needless cancel
   }, Stream)
 end
 
@@ -131,9 +132,7 @@ function methods:recv(buffer)
     error(("bad argument #1 to 'recv' (Buffer expected, got %s)"):format(type(buffer)), 2)
   end
   if self.reader and self.reader:pending() > 0 then
-    local s = self.reader:some(#buffer)
-    buffer:set(1, s)
-    return #s
+    return self.reader:copy(buffer)
   end
   return receive(self, buffer)
 end
