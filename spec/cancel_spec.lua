@@ -3,53 +3,14 @@
 -- that was faster is delivered; and memory is back before anybody goes on.
 
 local helper = require "spec.support.helper"
+local opened = require "spec.support.opened"
 local uring = require "uring"
 
 local errno, const = uring.errno, uring.const
 local fds = helper.testkit.fds
 
-local opened = {}
-
-local function pipe()
-  local r, w = uring.pipe()
-  opened[#opened + 1] = r
-  opened[#opened + 1] = w
-  return r:fd(), w:fd()
-end
-
-local function listen()
-  local l = uring.listen "127.0.0.1:0"
-  opened[#opened + 1] = l
-  return l:fd(), l:address()
-end
-
-local function new_ring(options)
-  local ring = uring.ring(options or { entries = 8 })
-  opened[#opened + 1] = ring
-  return ring
-end
-
-local function close_opened()
-  for i = #opened, 1, -1 do
-    opened[i]:close()
-  end
-  opened = {}
-end
-
-local function collect()
-  collectgarbage()
-  collectgarbage()
-end
-
-local function eventually(condition, message)
-  for _ = 1, 400 do
-    if condition() then
-      return
-    end
-    uring.sleep(0.005)
-  end
-  error(message or "it never happened", 2)
-end
+local pipe, listen, new_ring, close_opened = opened.pipe, opened.listen, opened.ring, opened.close
+local collect, eventually = helper.collect, helper.eventually
 
 -- Turns a ring a few times without waiting for anything of others.
 local function turn(ring, times)
@@ -325,7 +286,8 @@ describe("cancelling", function()
       local r, w = pipe()
       local listener = listen()
       local a, z = uring.socketpair()
-      opened[#opened + 1], opened[#opened + 2] = a, z
+      opened.keep(a)
+      opened.keep(z)
       uring.op.write(w, ("x"):rep(1 << 20)) -- as much as it takes
       for _, call in ipairs {
         { "read", a:fd(), uring.buffer(8) };
@@ -1224,7 +1186,8 @@ describe("cancelling", function()
       end;
       send = function()
         local a, z = uring.socketpair()
-        opened[#opened + 1], opened[#opened + 2] = a, z
+        opened.keep(a)
+        opened.keep(z)
         local ok = 0
         repeat -- until it takes no more
           local n = uring.op.send(a:fd(), ("."):rep(65536), nil, const.MSG_DONTWAIT)

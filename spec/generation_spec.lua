@@ -5,6 +5,7 @@
 -- user_data and result into a ring.
 
 local helper = require "spec.support.helper"
+local opened = require "spec.support.opened"
 local uring = require "uring"
 
 local const = uring.const
@@ -15,14 +16,7 @@ local MSG_RING_FLAGS_PASS = 2
 local F_MORE = 2
 local NEVER = 0x12345678 -- a generation that no slot reaches here
 
-local opened = {}
-
-local function pipe()
-  local r, w = uring.pipe()
-  opened[#opened + 1] = r
-  opened[#opened + 1] = w
-  return r:fd(), w:fd()
-end
+local pipe = opened.pipe
 
 local function user_data(slot, generation)
   return generation << 32 | slot
@@ -60,10 +54,7 @@ end
 describe("a completion of no operation", function()
   helper.watch(before_each, function(check)
     after_each(function()
-      for _, object in ipairs(opened) do
-        object:close()
-      end
-      opened = {}
+      opened.close()
       check()
     end)
   end)
@@ -75,13 +66,13 @@ describe("a completion of no operation", function()
   local rings = {
     ["by the ring itself"] = function()
       local ring = uring.ring { entries = 16 }
-      opened[#opened + 1] = ring
+      opened.keep(ring)
       return ring, ring
     end;
     ["by another ring"] = function()
       local from, target = uring.ring { entries = 4 }, uring.ring { entries = 16 }
-      opened[#opened + 1] = from
-      opened[#opened + 1] = target
+      opened.keep(from)
+      opened.keep(target)
       return from, target
     end;
   }
@@ -234,7 +225,7 @@ describe("a completion of no operation", function()
       test("closes no descriptor, whatever its result", function()
         local from, target = make()
         local listener = uring.listen "127.0.0.1:0"
-        opened[#opened + 1] = listener
+        opened.keep(listener)
         local accepts = {}
         for i = 1, 4 do
           accepts[i] = target:prepare("accept", listener:fd(), i % 2 == 0 and { multishot = true } or nil)
@@ -317,7 +308,7 @@ describe("a completion of no operation", function()
 
   test("is ignored by the default ring with tasks waiting", function()
     local from = uring.ring { entries = 4 }
-    opened[#opened + 1] = from
+    opened.keep(from)
     local r, w = pipe()
     local before = uring.stats().unknown
     uring.run(function()

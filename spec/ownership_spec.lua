@@ -2,6 +2,7 @@
 -- and 8): what is lent, what that forbids, and how it comes back.
 
 local helper = require "spec.support.helper"
+local opened = require "spec.support.opened"
 local uring = require "uring"
 
 local errno, const = uring.errno, uring.const
@@ -10,50 +11,8 @@ local fds = helper.testkit.fds
 -- Opcodes by number, for raw.
 local MSG_RING, OPENAT2, SEND_ZC = 40, 28, 47
 
-local opened = {}
-
--- Descriptors of a spec, closed before the books are checked.
-local function pipe()
-  local r, w = uring.pipe()
-  opened[#opened + 1] = r
-  opened[#opened + 1] = w
-  return r:fd(), w:fd()
-end
-
-local function socketpair()
-  local a, b = uring.socketpair()
-  opened[#opened + 1] = a
-  opened[#opened + 1] = b
-  return a:fd(), b:fd()
-end
-
-local function listen()
-  local l = uring.listen "127.0.0.1:0"
-  opened[#opened + 1] = l
-  return l:fd(), l:address()
-end
-
-local function close_opened()
-  for _, stream in ipairs(opened) do
-    stream:close()
-  end
-  opened = {}
-end
-
-local function collect()
-  collectgarbage()
-  collectgarbage()
-end
-
-local function eventually(condition, message)
-  for _ = 1, 400 do
-    if condition() then
-      return
-    end
-    uring.sleep(0.005)
-  end
-  error(message or "it never happened", 2)
-end
+local pipe, socketpair, listen, close_opened = opened.pipe, opened.socketpair, opened.listen, opened.close
+local collect, eventually = helper.collect, helper.eventually
 
 local function lent()
   return uring.stats().bytes_lent
@@ -510,7 +469,7 @@ describe("memory", function()
     it("of a zero-copy send, once the kernel is done with the data as well", function()
       local listener, address = listen()
       local client = assert(uring.connect(address))
-      opened[#opened + 1] = client
+      opened.keep(client)
       local server = assert(uring.op.accept(listener))
       for round = 1, 20 do
         local contents = text(round, 32768)

@@ -61,6 +61,23 @@ function M.error_of(fn, ...)
   return tostring(err)
 end
 
+--- Collects everything that can be, finalisers included.
+function M.collect()
+  collectgarbage()
+  collectgarbage()
+end
+
+--- Lets the loop turn until the condition holds; raises after two seconds.
+function M.eventually(condition, message)
+  for _ = 1, 400 do
+    if condition() then
+      return
+    end
+    uring.sleep(0.005)
+  end
+  error(message or "it never happened", 2)
+end
+
 --- Runs a chunk in an interpreter of its own, in place.
 -- @string chunk
 -- @treturn string what it printed, on both streams
