@@ -264,121 +264,6 @@ void args_address(struct reader *in, const struct arg *a)
 }
 
 /*
-** Options
-*/
-
-static const struct {
-  const char *name;
-  uint8_t option;
-} options[] = {
-    {"async", OPTION_ASYNC},           {"drain", OPTION_DRAIN},
-    {"multishot", OPTION_MULTISHOT},   {"peer", OPTION_PEER},
-    {"poll_first", OPTION_POLL_FIRST}, {"link", OPTION_LINK},
-    {"hardlink", OPTION_HARDLINK},     {"fixed_file", OPTION_FIXED_FILE},
-};
-
-/* Can the descriptor be an index of a registered file?  Closing one and
-** cancelling by one say so in other fields, and epoll_ctl takes none.  Of
-** splice and tee it is fd_out; for fd_in there is SPLICE_F_FD_IN_FIXED. */
-static uint8_t fixed_file(const struct row *row)
-{
-  return row->args[0].kind == ARG_FD && row->opcode != IORING_OP_CLOSE &&
-                 row->opcode != IORING_OP_ASYNC_CANCEL &&
-                 row->opcode != IORING_OP_EPOLL_CTL
-             ? OPTION_FIXED_FILE
-             : 0;
-}
-
-static uint8_t allowed_options(const struct row *row)
-{
-  return fixed_file(row) | row->options | OPTION_ASYNC | OPTION_DRAIN |
-         OPTION_LINK | OPTION_HARDLINK;
-}
-
-/* The option whose name is below the value on the top. */
-static uint8_t option_named(struct reader *in)
-{
-  const char *name = lua_tostring(in->L, -2);
-  uint8_t allowed = allowed_options(in->q->row);
-  struct near near;
-  near_start(&near, name);
-  for (size_t i = 0; i < COUNT(options); i++) {
-    if (!(options[i].option & allowed))
-      continue;
-    if (args_is_name(in->L, -2, options[i].name))
-      return options[i].option;
-    near_offer(&near, options[i].name);
-  }
-  near_push(in->L, &near);
-  lua_pushfstring(in->L, "unknown option '%s' of %s%s; it takes", name,
-                  in->q->row->name, lua_tostring(in->L, -1));
-  for (size_t i = 0; i < COUNT(options); i++)
-    if (options[i].option & allowed)
-      lua_pushfstring(in->L, "%s %s", lua_tostring(in->L, -1),
-                      options[i].name);
-  luaL_error(in->L, "%s", lua_tostring(in->L, -1));
-  return 0;
-}
-
-static void read_options(struct reader *in, unsigned *set, unsigned *cleared)
-{
-  lua_State *L = in->L;
-  int table = in->index++;
-  for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
-    uint8_t option;
-    if (lua_type(L, -2) != LUA_TSTRING)
-      luaL_error(L, "options of %s have names", in->q->row->name);
-    option = option_named(in);
-    if (!lua_isboolean(L, -1))
-      luaL_error(L, "option '%s' of %s is true or false, not a %s",
-                 lua_tostring(L, -2), in->q->row->name, luaL_typename(L, -1));
-    *(lua_toboolean(L, -1) ? set : cleared) |= option;
-  }
-}
-
-static void make_multishot(lua_State *L, struct request *q)
-{
-  q->multishot = true;
-  if (q->row->opcode == IORING_OP_POLL_ADD) {
-    q->sqe.len |= IORING_POLL_ADD_MULTI;
-  } else if (q->row->opcode == IORING_OP_ACCEPT) {
-    q->sqe.ioprio |= IORING_ACCEPT_MULTISHOT;
-  } else {
-    q->sqe.timeout_flags |= URING_TIMEOUT_MULTISHOT;
-    /* one that fires faster than it can be handled cannot be cancelled */
-    if (q->time.tv_sec == 0 && q->time.tv_nsec < 100000)
-      luaL_error(L, "timeout: one that repeats itself needs seconds >= "
-                    "0.0001");
-  }
-}
-
-static void apply_options(lua_State *L, struct request *q, unsigned set,
-                          unsigned cleared)
-{
-  if (set & OPTION_ASYNC)
-    q->sqe.flags |= IOSQE_ASYNC;
-  if (set & OPTION_DRAIN)
-    q->event_flags |= EVENT_DRAIN;
-  if (set & OPTION_LINK)
-    q->sqe.flags |= IOSQE_IO_LINK;
-  if (set & OPTION_FIXED_FILE)
-    q->sqe.flags |= IOSQE_FIXED_FILE;
-  if (set & OPTION_HARDLINK)
-    q->sqe.flags |= IOSQE_IO_HARDLINK;
-  if (set & OPTION_POLL_FIRST)
-    q->sqe.ioprio |= IORING_RECVSEND_POLL_FIRST;
-  if (set & OPTION_MULTISHOT)
-    make_multishot(L, q);
-  /* the peer's address is there to be had unless it is not wanted; a
-  ** multishot accept has only one place for the addresses of many */
-  if (q->row->result == RESULT_PEER && !(cleared & OPTION_PEER) &&
-      !q->multishot) {
-    q->event_flags |= EVENT_PEER;
-    q->aux = AUX_PEER;
-  }
-}
-
-/*
 ** The whole call
 */
 
@@ -429,7 +314,7 @@ static void check_no_more(struct reader *in)
 void args_read(lua_State *L, struct request *q, int first)
 {
   struct reader in = {L, q, first, lua_gettop(L)};
-  unsigned set = 0, cleared = 0;
+  struct options options = {0};
   for (const struct arg *a = q->row->args; a->kind != ARG_END; a++)
     if (a->optional && a->kind == ARG_INTEGER && in.index > in.last)
       args_default(q, a); /* most calls end before the last arguments */
@@ -438,9 +323,9 @@ void args_read(lua_State *L, struct request *q, int first)
   if (in.index <= in.last) {
     luaL_checkstack(L, 8, "too many arguments");
     if (lua_istable(L, in.index))
-      read_options(&in, &set, &cleared);
+      args_read_options(&in, &options);
     check_no_more(&in);
   }
-  if (q->row->options || set)
-    apply_options(L, q, set, cleared);
+  if (q->row->options || options.set)
+    args_apply_options(L, q, &options);
 }

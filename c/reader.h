@@ -15,6 +15,13 @@ struct reader {
   int last;  /* the last one; what readers push lies above */
 };
 
+/* The options of one call: bits of enum row_option. */
+struct options {
+  unsigned set, cleared;
+  int place;  /* of a descriptor; -1: any */
+  int number; /* of a group of buffers */
+};
+
 typedef void read_one(struct reader *in, const struct arg *a);
 
 /* Raises "bad argument 'fd' to 'read' (why)". */
@@ -58,6 +65,11 @@ void args_take_member(struct reader *in, const struct arg *a, bool strings,
 
 /* The address at the next argument, for readers of tables. */
 read_one args_address;
+
+/* args_options.c: the table at the next argument, and what it comes to. */
+void args_read_options(struct reader *in, struct options *o);
+void args_apply_options(lua_State *L, struct request *q,
+                        const struct options *o);
 
 /* args_memory.c */
 read_one args_read_path, args_read_name, args_read_buffer, args_read_data,

@@ -14,7 +14,6 @@
 #include "ring_object.h"
 
 #define BUFFERS_MAX 16384 /* IORING_MAX_REG_BUFFERS */
-#define FILES_MAX   32768 /* IORING_MAX_FIXED_FILES */
 
 /*
 ** Buffers

@@ -6,6 +6,8 @@
 
 #include "ring.h"
 
+#define FILES_MAX 32768 /* IORING_MAX_FIXED_FILES */
+
 /* The index under which a range of a block is registered, -1: it is not. */
 int registered_index(const struct ring *r, const struct block *block,
                      size_t offset, size_t size);

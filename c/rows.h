@@ -77,7 +77,13 @@ enum row_option {
   OPTION_PEER = 16,
   OPTION_LINK = 32,
   OPTION_HARDLINK = 64,
-  OPTION_FIXED_FILE = 128
+  OPTION_FIXED_FILE = 128,
+  OPTION_DIRECT = 256,
+  OPTION_SKIP_SUCCESS = 512,
+  OPTION_EAGER = 1024,
+  OPTION_BUNDLE = 2048,
+  OPTION_COPY = 4096,
+  OPTION_BUFFER_GROUP = 8192
 };
 
 #define MAX_ARGS 6
@@ -85,8 +91,8 @@ enum row_option {
 struct row {
   const char *name;
   uint8_t opcode;
-  uint8_t result;  /* enum result_kind */
-  uint8_t options; /* enum row_option, besides async and drain */
+  uint8_t result;   /* enum result_kind */
+  uint16_t options; /* enum row_option, besides async and drain */
   bool yields_fd;
   bool registered;   /* the data is in a registered Buffer */
   bool zero_copy;    /* the result comes before the memory is given back */

@@ -42,6 +42,7 @@ build = {
       sources = {
         "c/args.c",
         "c/args_memory.c",
+        "c/args_options.c",
         "c/args_raw.c",
         "c/args_struct.c",
         "c/buffer.c",

@@ -1,0 +1,163 @@
+/* The table of options, the last argument of any operation. */
+#include "reader.h"
+
+#include "near.h"
+#include "registered.h"
+
+enum option_type {
+  OPTION_FLAG,  /* true or false */
+  OPTION_PLACE, /* true, or the index of a registered file */
+  OPTION_NUMBER /* 0 to 65535 */
+};
+
+static const struct named_option {
+  const char *name;
+  uint16_t option;
+  uint8_t type;
+} options[] = {
+    {"async", OPTION_ASYNC, OPTION_FLAG},
+    {"drain", OPTION_DRAIN, OPTION_FLAG},
+    {"multishot", OPTION_MULTISHOT, OPTION_FLAG},
+    {"peer", OPTION_PEER, OPTION_FLAG},
+    {"poll_first", OPTION_POLL_FIRST, OPTION_FLAG},
+    {"link", OPTION_LINK, OPTION_FLAG},
+    {"hardlink", OPTION_HARDLINK, OPTION_FLAG},
+    {"fixed_file", OPTION_FIXED_FILE, OPTION_FLAG},
+};
+
+/* Can the descriptor be an index of a registered file?  Closing one and
+** cancelling by one say so in other fields, and epoll_ctl takes none.  Of
+** splice and tee it is fd_out; for fd_in there is SPLICE_F_FD_IN_FIXED. */
+static uint16_t fixed_file(const struct row *row)
+{
+  return row->args[0].kind == ARG_FD && row->opcode != IORING_OP_CLOSE &&
+                 row->opcode != IORING_OP_ASYNC_CANCEL &&
+                 row->opcode != IORING_OP_EPOLL_CTL
+             ? OPTION_FIXED_FILE
+             : 0;
+}
+
+static uint16_t allowed_options(const struct row *row)
+{
+  return fixed_file(row) | row->options | OPTION_ASYNC | OPTION_DRAIN |
+         OPTION_LINK | OPTION_HARDLINK;
+}
+
+/* The option whose name is below the value on the top. */
+static const struct named_option *option_named(struct reader *in)
+{
+  const char *name = lua_tostring(in->L, -2);
+  uint16_t allowed = allowed_options(in->q->row);
+  struct near near;
+  near_start(&near, name);
+  for (size_t i = 0; i < COUNT(options); i++) {
+    if (!(options[i].option & allowed))
+      continue;
+    if (args_is_name(in->L, -2, options[i].name))
+      return &options[i];
+    near_offer(&near, options[i].name);
+  }
+  near_push(in->L, &near);
+  lua_pushfstring(in->L, "unknown option '%s' of %s%s; it takes", name,
+                  in->q->row->name, lua_tostring(in->L, -1));
+  for (size_t i = 0; i < COUNT(options); i++)
+    if (options[i].option & allowed)
+      lua_pushfstring(in->L, "%s %s", lua_tostring(in->L, -1),
+                      options[i].name);
+  luaL_error(in->L, "%s", lua_tostring(in->L, -1));
+  return NULL;
+}
+
+/* The value is on the top.  False: the option is off. */
+static bool read_value(struct reader *in, const struct named_option *option,
+                       int *number, int max, const char *expected)
+{
+  lua_State *L = in->L;
+  int exact = lua_type(L, -1) == LUA_TNUMBER;
+  lua_Integer n = exact ? lua_tointegerx(L, -1, &exact) : 0;
+  bool is_flag = lua_isboolean(L, -1) && option->type != OPTION_NUMBER;
+  if (!is_flag && (!exact || n < 0 || n > max || option->type == OPTION_FLAG))
+    luaL_error(L, "option '%s' of %s is %s, not %s", option->name,
+               in->q->row->name, expected,
+               exact && option->type != OPTION_FLAG
+                   ? luaL_tolstring(L, -1, NULL)
+                   : lua_pushfstring(L, "a %s", luaL_typename(L, -1)));
+  *number = is_flag ? -1 : (int)n;
+  return !is_flag || lua_toboolean(L, -1);
+}
+
+static bool read_option(struct reader *in, const struct named_option *option,
+                        struct options *o)
+{
+  int none;
+  switch ((enum option_type)option->type) {
+  case OPTION_PLACE:
+    return read_value(in, option, &o->place, FILES_MAX - 1,
+                      "true, false or an index of a registered file");
+  case OPTION_NUMBER:
+    return read_value(in, option, &o->number, UINT16_MAX,
+                      "an integer from 0 to 65535");
+  case OPTION_FLAG:
+    break;
+  }
+  return read_value(in, option, &none, 0, "true or false");
+}
+
+void args_read_options(struct reader *in, struct options *o)
+{
+  lua_State *L = in->L;
+  int table = in->index++;
+  for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
+    const struct named_option *option;
+    if (lua_type(L, -2) != LUA_TSTRING)
+      luaL_error(L, "options of %s have names", in->q->row->name);
+    option = option_named(in);
+    if (read_option(in, option, o))
+      o->set |= option->option;
+    else
+      o->cleared |= option->option;
+  }
+}
+
+static void make_multishot(lua_State *L, struct request *q)
+{
+  q->multishot = true;
+  if (q->row->opcode == IORING_OP_POLL_ADD) {
+    q->sqe.len |= IORING_POLL_ADD_MULTI;
+  } else if (q->row->opcode == IORING_OP_ACCEPT) {
+    q->sqe.ioprio |= IORING_ACCEPT_MULTISHOT;
+  } else {
+    q->sqe.timeout_flags |= URING_TIMEOUT_MULTISHOT;
+    /* one that fires faster than it can be handled cannot be cancelled */
+    if (q->time.tv_sec == 0 && q->time.tv_nsec < 100000)
+      luaL_error(L, "timeout: one that repeats itself needs seconds >= "
+                    "0.0001");
+  }
+}
+
+void args_apply_options(lua_State *L, struct request *q,
+                        const struct options *o)
+{
+  const unsigned set = o->set;
+  if (set & OPTION_ASYNC)
+    q->sqe.flags |= IOSQE_ASYNC;
+  if (set & OPTION_DRAIN)
+    q->event_flags |= EVENT_DRAIN;
+  if (set & OPTION_LINK)
+    q->sqe.flags |= IOSQE_IO_LINK;
+  if (set & OPTION_FIXED_FILE)
+    q->sqe.flags |= IOSQE_FIXED_FILE;
+  if (set & OPTION_HARDLINK)
+    q->sqe.flags |= IOSQE_IO_HARDLINK;
+  if (set & OPTION_POLL_FIRST)
+    q->sqe.ioprio |= IORING_RECVSEND_POLL_FIRST;
+  if (set & OPTION_MULTISHOT)
+    make_multishot(L, q);
+  /* the peer's address is there to be had unless it is not wanted; a
+  ** multishot accept has only one place for the addresses of many */
+  if (q->row->result == RESULT_PEER && !(o->cleared & OPTION_PEER) &&
+      !q->multishot) {
+    q->event_flags |= EVENT_PEER;
+    q->aux = AUX_PEER;
+  }
+}
