@@ -11,6 +11,8 @@
 
 #include "event.h"
 
+struct provision;
+
 #define EPOLL_EVENTS_MAX 16
 
 union extra {
@@ -19,6 +21,10 @@ union extra {
   siginfo_t child;
   int value;  /* of a socket's option */
   int fds[2]; /* of a pipe */
+  struct {
+    struct provision *of; /* by the operation, until it has ended */
+    uint16_t group;
+  } provided;
 };
 
 _Static_assert(sizeof(union extra) <= sizeof(struct statx),

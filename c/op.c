@@ -8,6 +8,8 @@
 #include "args.h"
 #include "near.h"
 #include "operation.h"
+#include "pool.h"
+#include "provided.h"
 #include "registered.h"
 
 /*
@@ -39,6 +41,8 @@ void op_request(lua_State *L, const struct core *core, const struct row *row,
     q->event_flags |= EVENT_ZERO_COPY;
   if (row->result == RESULT_STATX)
     q->aux = AUX_STATX;
+  if (row_provides(row))
+    q->aux = AUX_PROVIDED;
   if (row->room != 0) {
     q->aux = AUX_EXTRA;
     q->extra_at = row->room;
@@ -110,6 +114,10 @@ static const char *refusal(lua_State *L, const struct ring *r,
     return "the operation belongs to another ring";
   if (q->buffer != NULL && q->buffer->block == NULL)
     return "attempt to use a closed buffer";
+  if (q->pool != NULL && q->pool->ring == NULL)
+    return "attempt to use a closed pool";
+  if (q->pool != NULL && q->pool->ring != r)
+    return "the pool belongs to another ring";
   if ((q->sqe.flags & SQE_LINKS || r->linking) && is_lacking(r, q))
     return "an operation that this kernel lacks cannot be linked";
   if (q->row->registered && registered_buffer(r, q) < 0)
@@ -156,6 +164,8 @@ static void attach_message(struct aux *aux, const struct request *q)
   if (q->writes) { /* room for the sender's address */
     m->msg_name = &aux->addr;
     m->msg_namelen = sizeof aux->addr;
+    if (q->control_room > 0)
+      m->msg_controllen = q->control_room;
   } else if (q->addr_len > 0) {
     memcpy(&aux->addr, &q->addr, q->addr_len);
     m->msg_name = &aux->addr;
@@ -214,6 +224,9 @@ static void attach(struct event *e, const struct request *q,
   case AUX_EXTRA:
     attach_extra(aux, q, sqe);
     break;
+  case AUX_PROVIDED:
+    aux_extra(aux)->provided.group = q->sqe.buf_group;
+    break;
   case AUX_WORDS:
     break; /* they are where they are */
   case AUX_VECTOR:
@@ -249,6 +262,15 @@ static int no_memory(lua_State *L)
   return luaL_error(L, "not enough memory");
 }
 
+static bool make_provision(struct ring *r, struct event *e,
+                           const struct request *q)
+{
+  if (q->row->result != RESULT_PROVIDED)
+    return true;
+  aux_extra(e->aux)->provided.of = provision_new(r->core, q);
+  return aux_extra(e->aux)->provided.of != NULL;
+}
+
 /* A slot with its aux, and room for the SQE; nothing lent yet. */
 static struct event *new_event(lua_State *L, struct ring *r,
                                const struct request *q)
@@ -264,7 +286,8 @@ static struct event *new_event(lua_State *L, struct ring *r,
     no_memory(L);
   if (q->aux != AUX_NONE)
     e->aux = aux_new(r->core, q->nvec);
-  if ((q->aux != AUX_NONE && e->aux == NULL) || !ring_reserve(r)) {
+  if ((q->aux != AUX_NONE && e->aux == NULL) || !ring_reserve(r) ||
+      !make_provision(r, e, q)) {
     event_free(r, e);
     no_memory(L);
   }
@@ -286,6 +309,8 @@ static void hand_over(lua_State *L, struct ring *r, struct event *e,
     const char *name = event_name(conflict->event);
     int fd = conflict->event->fd;
     event_give_back(L, r, e);
+    if (q->row->result == RESULT_PROVIDED)
+      provision_free(aux_extra(e->aux)->provided.of);
     event_free(r, e);
     loan_error(L, name, fd);
   }
@@ -295,6 +320,49 @@ static void hand_over(lua_State *L, struct ring *r, struct event *e,
     lua_pushvalue(L, q->keep);
     event_anchor(L, &r->events, e);
   }
+}
+
+/* Tells the event whose buffers it takes. */
+static void select_buffers(struct ring *r, struct event *e,
+                           const struct request *q)
+{
+  struct pool *pool = q->pool;
+  if (pool == NULL)
+    pool = pool_of_group(r, q->sqe.buf_group);
+  e->again.pool = pool;
+  e->again.group = q->sqe.buf_group;
+  if (pool != NULL)
+    pool_join(pool);
+}
+
+/* May the kernel end the operation where it is not done?  What is given by
+** the fields of its SQE is taken as it is. */
+static bool goes_on(const struct request *q)
+{
+  return q->aux != AUX_RAW && (q->event_flags & EVENT_SELECTS || q->multishot);
+}
+
+/* What this kernel does not know as multishot is done one by one; what it
+** does not know as a bundle, buffer by buffer. */
+static void come_down(const struct ring *r, struct event *e,
+                      struct io_uring_sqe *sqe)
+{
+  if (e->flags & EVENT_BUNDLE && r->lacks_bundles)
+    sqe->ioprio &= (uint16_t)~URING_RECVSEND_BUNDLE;
+  if (!ring_supports(r, sqe->opcode) || again_lacks_multishot(r, e))
+    if (again_can_be_single(e, sqe))
+      again_make_single(e, sqe);
+}
+
+static void prepare_to_go_on(struct ring *r, struct event *e,
+                             struct request *q)
+{
+  if (!(e->flags & EVENT_SELECTS))
+    e->again.pool = NULL;
+  e->flags |= EVENT_AGAIN;
+  if (q->multishot)
+    come_down(r, e, &q->sqe);
+  e->again.sqe = q->sqe;
 }
 
 struct event *op_commit(lua_State *L, struct ring *r, struct request *q)
@@ -311,6 +379,10 @@ struct event *op_commit(lua_State *L, struct ring *r, struct request *q)
     sqe->buf_index = (uint16_t)registered_buffer(r, q);
   if (q->aux != AUX_NONE)
     attach(e, q, sqe);
+  if (q->event_flags & EVENT_SELECTS)
+    select_buffers(r, e, q);
+  if (goes_on(q))
+    prepare_to_go_on(r, e, q);
   if (is_lacking(r, q))
     make_up(e, q, sqe);
   sqe->user_data = event_user_data(e);

@@ -11,6 +11,7 @@
 
 #include "loop.h"
 #include "op.h"
+#include "pool.h"
 #include "ring_object.h"
 #include "task.h"
 
@@ -53,14 +54,10 @@ static void wake(struct operation *op)
     ring_cancel(op->core->home, t->event);
 }
 
-bool operation_deliver(struct operation *op, int32_t res, uint32_t flags)
+bool operation_deliver(struct operation *op, const struct result *one)
 {
-  struct result *r;
-  if (op->count == RESULTS_MAX)
+  if (!results_push(op->core, &op->results, one))
     return false;
-  r = &op->results[(op->head + op->count++) % RESULTS_MAX];
-  r->res = res;
-  r->flags = flags;
   wake(op);
   return true;
 }
@@ -94,32 +91,40 @@ static bool is_ready(void *arg)
   struct operation *op = arg;
   if (op->event == NULL)
     return true;
-  return !op->until_end && (op->count > 0 || op->announced);
+  return !op->until_end && (operation_unread(op) > 0 || op->announced);
+}
+
+/* Takes the oldest result from the queue. */
+static void take(struct operation *op)
+{
+  results_pop(&op->results);
+  if (op->event != NULL)
+    again_caught_up(op->ring, op->event, operation_unread(op));
 }
 
 /* Pushes the next result of a multishot operation that has one. */
 static int push_next(lua_State *L, struct operation *op)
 {
   struct outcome o = op->outcome;
-  struct result *r = &op->results[op->head];
+  struct result *one = results_first(&op->results);
   int n;
-  o.row = op->outcome.row;
-  o.res = r->res;
-  o.flags = r->flags;
+  o.res = one->res;
+  o.flags = one->flags;
+  o.data = one->data;
   n = outcome_push(L, &o); /* may raise: the result is still there then */
-  op->head = (op->head + 1) % RESULTS_MAX;
-  op->count--;
+  take(op);
   return n;
 }
 
 static int push_result(lua_State *L, struct operation *op)
 {
-  return op->count > 0 ? push_next(L, op) : outcome_push(L, &op->outcome);
+  return operation_unread(op) > 0 ? push_next(L, op)
+                                  : outcome_push(L, &op->outcome);
 }
 
 static bool has_failed(const struct operation *op)
 {
-  return op->count == 0 && op->outcome.res < 0 &&
+  return operation_unread(op) == 0 && op->outcome.res < 0 &&
          !outcome_is_expiry(&op->outcome);
 }
 
@@ -251,9 +256,11 @@ static int next_k(lua_State *L, int status, lua_KContext ctx)
   if (!is_ready(op))
     return operation_await_ready(L, op, next_k);
   check_cancelled(L, op, ctx);
-  if (op->count == 0) {
+  if (operation_unread(op) == 0) {
     bool fresh = op->outcome.state == OUTCOME_READY;
     if (!fresh || op->outcome.res == -ECANCELED)
+      return 0;
+    if (outcome_is_end(&op->outcome))
       return 0;
     if (has_failed(op))
       return luaL_error(L, "%s: %s", op->outcome.row->name,
@@ -405,15 +412,16 @@ static int cancellation_tostring(lua_State *L)
 ** The end of a handle
 */
 
-/* Results that nobody took: descriptors among them are closed. */
+/* Results that nobody took: descriptors among them are closed, buffers go
+** back to their pool. */
 static void drop_results(struct operation *op)
 {
-  for (; op->count > 0; op->count--) {
-    outcome_close_fd(op->outcome.yields_fd, op->results[op->head].res);
-    op->head = (op->head + 1) % RESULTS_MAX;
+  while (operation_unread(op) > 0) {
+    struct result *one = results_first(&op->results);
+    outcome_close_fd(op->outcome.yields_fd, one->res);
+    data_drop(&one->data);
+    take(op);
   }
-  mem_free(op->core, op->results, RESULTS_MAX * sizeof *op->results);
-  op->results = NULL;
 }
 
 static int close_k(lua_State *L, int status, lua_KContext ctx)
@@ -422,11 +430,7 @@ static int close_k(lua_State *L, int status, lua_KContext ctx)
   (void)status;
   if (too_early(ctx))
     return task_park_again(L, (struct task *)ctx, close_k);
-  while (op->count > 0) { /* make room for the last ones to come */
-    outcome_close_fd(op->outcome.yields_fd, op->results[op->head].res);
-    op->head = (op->head + 1) % RESULTS_MAX;
-    op->count--;
-  }
+  drop_results(op);
   if (op->event != NULL)
     return operation_await_ready(L, op, close_k);
   outcome_drop(op->core, &op->outcome);
@@ -458,6 +462,7 @@ static int operation_gc(lua_State *L)
     ring_orphan(op->ring, e);
   outcome_drop(op->core, &op->outcome);
   drop_results(op);
+  results_close(op->core, &op->results);
   /* whoever waits has lost its stack: the program closed its coroutine */
   tasks_wake(&op->waiters);
   tasks_leave(&op->watchers);

@@ -31,8 +31,7 @@ static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
 {
   struct event *e;
   if (q->multishot) {
-    op->results = mem_alloc(r->core, RESULTS_MAX * sizeof *op->results);
-    if (op->results == NULL)
+    if (!results_open(r->core, &op->results))
       luaL_error(L, "not enough memory");
     op->multishot = true;
   }
@@ -43,6 +42,8 @@ static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
                (int)r->io.sq.ring_entries);
   op->outcome.row = q->row;
   op->outcome.yields_fd = (q->event_flags & EVENT_YIELDS_FD) != 0;
+  op->outcome.multishot = q->multishot;
+  op->outcome.control_room = q->control_room;
   e = op_commit(L, r, q);
   e->op = op;
   op->ring = r;
@@ -108,13 +109,17 @@ int operation_prepare(lua_State *L)
   return prepare(L, true);
 }
 
-/* Who awaits an operation at once never prepares the one it is linked to. */
+/* Who awaits an operation at once never prepares the one it is linked to, and
+** takes one result and not many. */
 void operation_check_awaitable(lua_State *L, const struct request *q)
 {
   if (q->sqe.flags & SQE_LINKS)
     luaL_error(L,
                "%s: an operation that is linked to the next needs a handle: "
                "use prepare",
+               q->row->name);
+  if (q->multishot)
+    luaL_error(L, "%s: a multishot operation needs a handle: use prepare",
                q->row->name);
 }
 
