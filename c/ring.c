@@ -147,7 +147,7 @@ static void ended(lua_State *L, struct ring *r, struct event *e,
                   const struct result *one)
 {
   r->in_flight--;
-  if (e->flags & EVENT_SHARES_LOAN && again_goes_on(r, e, one))
+  if (e->flags & EVENT_AGAIN && again_goes_on(r, e, one))
     return;
   ring_finish(L, r, e, one->res, one->flags, &one->data);
 }

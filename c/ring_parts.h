@@ -61,7 +61,7 @@ void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
 void ring_lose(const struct event *e, const struct result *one);
 
 /* Operations that go on, see ring_again.c.  The terminal CQE of an event with
-** EVENT_SHARES_LOAN has come: false where that is its end. */
+** EVENT_AGAIN has come: false where that is its end. */
 bool again_goes_on(struct ring *r, struct event *e, const struct result *one);
 
 /* Queues those that were woken. */
