@@ -114,6 +114,9 @@ int loan_error(lua_State *L, const char *operation, int fd)
 ** The Buffer object
 */
 
+/* Registry key of its metatable, which is looked up faster than its name. */
+static const char buffer_key = 'b';
+
 /* As luaL_testudata, without looking the type's name up: every read and write
 ** comes by here. */
 struct buffer *buffer_test(lua_State *L, const struct core *core, int index)
@@ -129,7 +132,8 @@ struct buffer *buffer_test(lua_State *L, const struct core *core, int index)
 
 static struct buffer *tobuffer(lua_State *L)
 {
-  return luaL_checkudata(L, 1, BUFFER_TYPE);
+  struct buffer *b = core_self(L);
+  return b != NULL ? b : luaL_checkudata(L, 1, BUFFER_TYPE);
 }
 
 static struct buffer *open_buffer(lua_State *L)
@@ -164,7 +168,8 @@ struct buffer *buffer_push_closed(lua_State *L)
   struct buffer *b = lua_newuserdatauv(L, sizeof *b, 0);
   b->block = NULL;
   b->offset = b->size = 0;
-  luaL_setmetatable(L, BUFFER_TYPE);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &buffer_key);
+  lua_setmetatable(L, -2);
   return b;
 }
 
@@ -368,8 +373,11 @@ void buffer_register(lua_State *L, struct core *core)
 {
   luaL_newmetatable(L, BUFFER_TYPE);
   core->buffer_meta = lua_topointer(L, -1);
-  luaL_setfuncs(L, buffer_meta, 0);
-  luaL_newlib(L, buffer_methods);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &buffer_key);
+  core_set_methods(L, buffer_meta, -1);
+  luaL_newlibtable(L, buffer_methods);
+  core_set_methods(L, buffer_methods, -2);
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
   lua_pushlightuserdata(L, core);

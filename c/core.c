@@ -41,6 +41,13 @@ struct core *core_of(lua_State *L)
   return core;
 }
 
+void core_set_methods(lua_State *L, const luaL_Reg *methods, int meta)
+{
+  const void *address = lua_topointer(L, meta);
+  lua_pushlightuserdata(L, (void *)(uintptr_t)address);
+  luaL_setfuncs(L, methods, 1);
+}
+
 static void begin_epoch(struct core *core)
 {
   *core->epoch = ++core->epochs;

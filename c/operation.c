@@ -22,7 +22,14 @@ struct operation *operation_test(lua_State *L, int index)
 
 static struct operation *tooperation(lua_State *L)
 {
-  return luaL_checkudata(L, 1, OPERATION_TYPE);
+  struct operation *op = core_self(L);
+  return op != NULL ? op : luaL_checkudata(L, 1, OPERATION_TYPE);
+}
+
+/* The handle at index 1 of a function that goes on: it has been checked. */
+static struct operation *handle(lua_State *L)
+{
+  return lua_touserdata(L, 1);
 }
 
 uint64_t operation_user_data(const struct operation *op)
@@ -191,7 +198,7 @@ static int await_foreign(lua_State *L, struct task *t, struct operation *op)
 static int foreign_k(lua_State *L, int status, lua_KContext ctx)
 {
   struct task *t = (struct task *)ctx;
-  struct operation *op = tooperation(L);
+  struct operation *op = handle(L);
   (void)status;
   if (!task_is_resumed(t))
     return task_park_again(L, t, foreign_k);
@@ -223,7 +230,7 @@ int operation_await_ready(lua_State *L, struct operation *op, lua_KFunction k)
 
 int operation_await_k(lua_State *L, int status, lua_KContext ctx)
 {
-  struct operation *op = tooperation(L);
+  struct operation *op = handle(L);
   (void)status;
   if (too_early(ctx))
     return task_park_again(L, (struct task *)ctx, operation_await_k);
@@ -249,7 +256,7 @@ static int operation_await(lua_State *L)
 
 static int next_k(lua_State *L, int status, lua_KContext ctx)
 {
-  struct operation *op = tooperation(L);
+  struct operation *op = handle(L);
   (void)status;
   if (too_early(ctx))
     return task_park_again(L, (struct task *)ctx, next_k);
@@ -282,7 +289,8 @@ static int results_next(lua_State *L)
 static int operation_results(lua_State *L)
 {
   tooperation(L);
-  lua_pushcfunction(L, results_next);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_pushcclosure(L, results_next, 1);
   lua_pushvalue(L, 1);
   lua_pushnil(L);
   lua_pushvalue(L, 1);
@@ -319,7 +327,7 @@ static struct operation *cancellation_operation(lua_State *L)
 
 static int cancellation_k(lua_State *L, int status, lua_KContext ctx)
 {
-  struct operation *op = tooperation(L);
+  struct operation *op = handle(L);
   (void)status;
   if (too_early(ctx))
     return task_park_again(L, (struct task *)ctx, cancellation_k);
@@ -359,8 +367,8 @@ static int notification_k(lua_State *L, int status, lua_KContext ctx)
   (void)status;
   if (too_early(ctx))
     return task_park_again(L, (struct task *)ctx, notification_k);
-  if (tooperation(L)->event != NULL)
-    return operation_await_ready(L, tooperation(L), notification_k);
+  if (handle(L)->event != NULL)
+    return operation_await_ready(L, handle(L), notification_k);
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -426,7 +434,7 @@ static void drop_results(struct operation *op)
 
 static int close_k(lua_State *L, int status, lua_KContext ctx)
 {
-  struct operation *op = tooperation(L);
+  struct operation *op = handle(L);
   (void)status;
   if (too_early(ctx))
     return task_park_again(L, (struct task *)ctx, close_k);
@@ -495,7 +503,8 @@ void operation_register(lua_State *L)
 {
   luaL_newmetatable(L, OPERATION_TYPE);
   luaL_setfuncs(L, operation_meta, 0);
-  luaL_newlib(L, operation_methods);
+  luaL_newlibtable(L, operation_methods);
+  core_set_methods(L, operation_methods, -2);
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
   luaL_newmetatable(L, CANCELLATION_TYPE);
