@@ -26,6 +26,7 @@ static const struct named_option {
     {"fixed_file", OPTION_FIXED_FILE, OPTION_FLAG},
     {"bundle", OPTION_BUNDLE, OPTION_FLAG},
     {"copy", OPTION_COPY, OPTION_FLAG},
+    {"reuse", OPTION_REUSE, OPTION_FLAG},
     {"buffer_group", OPTION_BUFFER_GROUP, OPTION_NUMBER},
 };
 
@@ -43,7 +44,8 @@ static uint16_t fixed_file(const struct row *row)
 
 static uint16_t allowed_options(const struct row *row)
 {
-  uint16_t pools = row->pools ? OPTION_COPY | OPTION_BUFFER_GROUP : 0;
+  uint16_t pools =
+      row->pools ? OPTION_COPY | OPTION_BUFFER_GROUP | OPTION_REUSE : 0;
   return fixed_file(row) | pools | row->options | OPTION_ASYNC | OPTION_DRAIN |
          OPTION_LINK | OPTION_HARDLINK;
 }
@@ -164,6 +166,9 @@ static void make_multishot(lua_State *L, struct request *q)
 static const char *pool_mismatch(const struct request *q)
 {
   const struct pool *pool = q->pool;
+  if (q->event_flags & EVENT_REUSE &&
+      q->event_flags & (EVENT_COPY | EVENT_BUNDLE))
+    return "reuse goes neither with copy nor with bundle";
   if (pool == NULL)
     return NULL;
   if (pool->outgoing != (q->row->opcode == IORING_OP_SEND))
@@ -217,6 +222,8 @@ static void apply_pool_options(lua_State *L, struct request *q,
     apply_bundle(L, q);
   if (o->set & OPTION_COPY)
     q->event_flags |= EVENT_COPY;
+  if (o->set & OPTION_REUSE)
+    q->event_flags |= EVENT_REUSE;
   why = pool_mismatch(q);
   if (why != NULL)
     luaL_error(L, "%s: %s", q->row->name, why);

@@ -331,15 +331,19 @@ static int buffer_len(lua_State *L)
   return 1;
 }
 
-/* close(): lets go of the block, which lives on while it is lent or sliced.
-** Idempotent; also __close and __gc. */
-static int buffer_close(lua_State *L)
+void buffer_release(struct buffer *b)
 {
-  struct buffer *b = tobuffer(L);
   struct block *block = b->block;
   b->block = NULL;
   if (block != NULL)
     block_unref(block);
+}
+
+/* close(): lets go of the block, which lives on while it is lent or sliced.
+** Idempotent; also __close and __gc. */
+static int buffer_close(lua_State *L)
+{
+  buffer_release(tobuffer(L));
   return 0;
 }
 

@@ -56,6 +56,9 @@ static inline unsigned char *buffer_data(const struct buffer *b)
 ** kernel writes them. */
 const void *buffer_read_access(lua_State *L, const struct buffer *b);
 
+/* Closes a Buffer. */
+void buffer_release(struct buffer *b);
+
 /* Lets go of a reference to a block. */
 void block_unref(struct block *b);
 

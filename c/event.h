@@ -59,7 +59,8 @@ enum event_flags {
   EVENT_PAUSING = 1 << 18, /* its cancel request is the library's own */
   EVENT_SINGLE = 1 << 19,  /* multishot done one by one */
   EVENT_COPY = 1 << 20,    /* data as a string */
-  EVENT_BUNDLE = 1 << 21   /* data of several buffers */
+  EVENT_BUNDLE = 1 << 21,  /* data of several buffers */
+  EVENT_REUSE = 1 << 22    /* data in one Buffer, which is used again */
 };
 
 /* What an operation that goes on is made of, and the pool it takes from. */
@@ -139,6 +140,7 @@ static inline bool event_yields_fd(const struct event *e)
 static inline uint8_t event_data_shape(uint32_t flags)
 {
   return flags & EVENT_COPY     ? DATA_STRING
+         : flags & EVENT_REUSE  ? DATA_REUSED
          : flags & EVENT_BUNDLE ? DATA_TABLE
                                 : DATA_BUFFER;
 }

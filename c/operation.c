@@ -135,6 +135,20 @@ static bool has_failed(const struct operation *op)
          !outcome_is_expiry(&op->outcome);
 }
 
+/* The next result is asked for: what the last one brought goes back to the
+** pool, if it is in the Buffer that is used again. */
+static void reuse(lua_State *L, const struct operation *op)
+{
+  struct buffer *b;
+  if (!op->reuses)
+    return;
+  lua_getiuservalue(L, 1, HANDLE_BUFFER);
+  b = lua_touserdata(L, -1);
+  if (b != NULL)
+    buffer_release(b);
+  lua_pop(L, 1);
+}
+
 /* In the `k` of an await: was a waiting task resumed by somebody else? */
 static bool too_early(lua_KContext ctx)
 {
@@ -247,6 +261,7 @@ static int operation_await(lua_State *L)
   struct operation *op = tooperation(L);
   check_usable(L, op);
   lua_settop(L, 1);
+  reuse(L, op);
   return operation_await_ready(L, op, operation_await_k);
 }
 
@@ -281,6 +296,7 @@ static int results_next(lua_State *L)
   struct operation *op = tooperation(L);
   check_usable(L, op);
   lua_settop(L, 1);
+  reuse(L, op);
   return operation_await_ready(L, op, next_k);
 }
 

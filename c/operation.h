@@ -18,8 +18,13 @@ struct operation {
   bool announced;         /* the result is there, the memory is not back yet */
   bool until_end;         /* who waits, waits for the memory */
   bool cancelled;         /* cancel was asked for */
+  bool reuses;            /* one Buffer for all results */
   struct results results; /* of a multishot operation */
 };
+
+/* User values of a handle: its ring, and the Buffer that it uses again for
+** each result. */
+enum { HANDLE_RING = 1, HANDLE_BUFFER, HANDLE_VALUES = 2 };
 
 #define OPERATION_TYPE    "uring.operation"
 #define CANCELLATION_TYPE "uring.cancellation"

@@ -19,7 +19,8 @@ enum data_shape {
   DATA_BUFFER,
   DATA_STRING,
   DATA_TABLE,
-  DATA_NUMBER /* of a buffer that is in no pool; Lua gets just that */
+  DATA_REUSED, /* the same Buffer each time, that of the handle */
+  DATA_NUMBER  /* of a buffer that is in no pool; Lua gets just that */
 };
 
 struct data {

@@ -414,10 +414,26 @@ static void fill_buffer(lua_State *L, int index, struct block *block,
   b->size = size;
 }
 
+/* The Buffer that the handle at index 1 uses again; its first result makes
+** it. */
+static void push_reused(lua_State *L)
+{
+  if (lua_getiuservalue(L, 1, HANDLE_BUFFER) != LUA_TNIL)
+    return;
+  lua_pop(L, 1);
+  buffer_push_closed(L);
+  lua_pushvalue(L, -1);
+  lua_setiuservalue(L, 1, HANDLE_BUFFER);
+}
+
 static void push_buffer(lua_State *L, struct data *data, size_t skip,
                         size_t size)
 {
-  buffer_push_closed(L);
+  if (data->shape == DATA_REUSED)
+    push_reused(L);
+  else
+    buffer_push_closed(L);
+  buffer_release(lua_touserdata(L, -1));
   fill_buffer(L, -1, data->block, data->offset + skip, size);
   data->block = NULL;
 }

@@ -20,11 +20,10 @@ local function send_rest(fd, data, len, sent, err)
 end
 
 local function serve(fd, pool)
-  local op <close> = uring.prepare("recv", fd, pool, { multishot = true, copy = copy })
+  local op <close> = uring.prepare("recv", fd, pool, { multishot = true, copy = copy, reuse = not copy })
   for n, data in op:results() do
     local sent, err = send(fd, data)
     if sent ~= n then send_rest(fd, data, n, sent, err) end
-    if not copy then data:close() end
   end
   assert(uring.op.close(fd))
 end
