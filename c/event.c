@@ -64,7 +64,7 @@ static void release_anchor(lua_State *L, struct event_table *t,
   lua_pushnil(L);
   lua_rawseti(L, -2, (lua_Integer)e->slot + 1);
   lua_pop(L, 1);
-  e->flags &= (uint16_t)~EVENT_ANCHORED;
+  e->flags &= ~EVENT_ANCHORED;
 }
 
 /*
@@ -121,7 +121,7 @@ void event_give_back(lua_State *L, struct ring *ring, struct event *e)
 {
   if (!(e->flags & EVENT_LENDS))
     return;
-  e->flags &= (uint16_t)~EVENT_LENDS;
+  e->flags &= ~EVENT_LENDS;
   if (e->loan.block != NULL) {
     ring->stats.bytes_lent -= e->loan.size;
     loan_close(&e->loan);

@@ -61,7 +61,7 @@ struct event {
   struct aux *aux;
   uint64_t order;            /* which of all SQEs put into the SQ it is */
   struct event *next, *prev; /* free slots; or due cancels */
-  uint16_t flags;
+  uint32_t flags;
   int fd;
   int32_t res; /* with EVENT_RESULT: the result */
   struct loan loan;

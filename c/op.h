@@ -35,7 +35,7 @@ struct request {
   struct io_uring_sqe sqe;
   const struct row *row;
   const struct core *core;
-  uint16_t event_flags;
+  uint32_t event_flags;
   uint8_t aux; /* enum aux_kind */
   bool multishot;
   bool writes;      /* the kernel writes what is lent */

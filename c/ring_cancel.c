@@ -34,7 +34,7 @@ void cancel_not_due(struct ring *r, struct event *e)
 {
   if (!(e->flags & EVENT_CANCEL_DUE))
     return;
-  e->flags &= (uint16_t)~EVENT_CANCEL_DUE;
+  e->flags &= ~EVENT_CANCEL_DUE;
   if (e->prev != NULL)
     e->prev->next = e->next;
   else
@@ -120,7 +120,7 @@ static void retry(struct event *e, void *arg)
   struct ring *r = arg;
   if (!(e->flags & EVENT_RETRY))
     return;
-  e->flags &= (uint16_t)~EVENT_RETRY;
+  e->flags &= ~EVENT_RETRY;
   r->retries--;
   cancel_due(r, e);
 }

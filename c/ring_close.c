@@ -20,7 +20,7 @@ static void cancel_again(struct event *e, void *arg)
   struct ring *r = arg;
   if (e->flags & (EVENT_WITHDRAWN | EVENT_CANCEL_DUE | EVENT_RETRY))
     return;
-  e->flags &= (uint16_t)~EVENT_CANCELLING;
+  e->flags &= ~EVENT_CANCELLING;
   ring_cancel(r, e);
 }
 
@@ -125,7 +125,7 @@ struct forgetting {
 static void forget(struct event *e, void *arg)
 {
   struct forgetting *f = arg;
-  e->flags &= (uint16_t) ~(EVENT_CANCEL_DUE | EVENT_RETRY);
+  e->flags &= ~(EVENT_CANCEL_DUE | EVENT_RETRY);
   ring_finish(f->L, f->ring, e, -ECANCELED, 0);
 }
 

@@ -252,7 +252,7 @@ static void advance_backlog(struct ring *r)
   r->draining = (e->flags & EVENT_DRAIN) != 0;
   b->head = (b->head + 1) & (b->size - 1);
   b->count--;
-  e->flags &= (uint16_t)~EVENT_BACKLOG;
+  e->flags &= ~EVENT_BACKLOG;
   put_into_sq(r, e, queue_next_sqe(r), sqe);
 }
 
