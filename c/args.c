@@ -301,6 +301,7 @@ static read_one *const readers[] = {
     [ARG_EPOLL_EVENT] = args_read_epoll_event,
     [ARG_OPTION_ROOM] = args_read_option_room,
     [ARG_OPTION_VALUE] = args_read_option_value,
+    [ARG_COMMAND] = args_read_command,
     [ARG_RAW] = args_read_raw,
 };
 

@@ -126,6 +126,8 @@ static void make_multishot(lua_State *L, struct request *q)
     q->sqe.len |= IORING_POLL_ADD_MULTI;
   } else if (q->row->opcode == IORING_OP_ACCEPT) {
     q->sqe.ioprio |= IORING_ACCEPT_MULTISHOT;
+  } else if (q->row->opcode == URING_OP_RECV_ZC) {
+    q->sqe.ioprio |= IORING_RECV_MULTISHOT;
   } else {
     q->sqe.timeout_flags |= URING_TIMEOUT_MULTISHOT;
     /* one that fires faster than it can be handled cannot be cancelled */
@@ -151,7 +153,7 @@ void args_apply_options(lua_State *L, struct request *q,
     q->sqe.flags |= IOSQE_IO_HARDLINK;
   if (set & OPTION_POLL_FIRST)
     q->sqe.ioprio |= IORING_RECVSEND_POLL_FIRST;
-  if (set & OPTION_MULTISHOT)
+  if (set & OPTION_MULTISHOT || q->row->multishot)
     make_multishot(L, q);
   /* the peer's address is there to be had unless it is not wanted; a
   ** multishot accept has only one place for the addresses of many */

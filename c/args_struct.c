@@ -324,3 +324,23 @@ void args_read_option_value(struct reader *in, const struct arg *a)
     set_option(q, buffer_data(b), q->size);
   }
 }
+
+/*
+** Commands for drivers
+*/
+
+/* Their bytes are the end of the SQE itself. */
+void args_read_command(struct reader *in, const struct arg *a)
+{
+  struct request *q = in->q;
+  const char *bytes;
+  size_t len;
+  if (args_left_out(in))
+    return;
+  if (lua_type(in->L, in->index) != LUA_TSTRING)
+    args_bad_type(in, a, in->index, "string");
+  bytes = lua_tolstring(in->L, in->index++, &len);
+  if (len > sizeof q->sqe - a->where)
+    args_bad(in, a, "longer than 16 bytes");
+  memcpy((char *)&q->sqe + a->where, bytes, len);
+}

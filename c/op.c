@@ -76,9 +76,32 @@ static bool lend_member(lua_State *L, struct ring *r, struct event *e,
   return *conflict == NULL;
 }
 
-static int registered_buffer(const struct ring *r, const struct request *q)
+/* Is every member of the vector inside of this registered buffer? */
+static bool holds_vector(lua_State *L, const struct ring *r, unsigned index,
+                         const struct request *q)
+{
+  bool holds = q->nvec > 0;
+  for (unsigned i = 0; i < q->nvec && holds; i++) {
+    const struct buffer *b;
+    lua_rawgeti(L, q->vector, i + 1);
+    b = buffer_test(L, r->core, -1);
+    holds = b && registered_holds(r, index, b->block, b->offset, b->size);
+    lua_pop(L, 1);
+  }
+  return holds;
+}
+
+/* The index of the registered buffer that the data is in, -1: in none. */
+static int registered_buffer(lua_State *L, const struct ring *r,
+                             const struct request *q)
 {
   const struct buffer *b = q->buffer;
+  if (q->aux == AUX_VECTOR) {
+    for (unsigned i = 0; i < r->nbuffers; i++)
+      if (holds_vector(L, r, i, q))
+        return (int)i;
+    return -1;
+  }
   return b ? registered_index(r, b->block, b->offset, q->size) : -1;
 }
 
@@ -112,7 +135,7 @@ static const char *refusal(lua_State *L, const struct ring *r,
     return "attempt to use a closed buffer";
   if ((q->sqe.flags & SQE_LINKS || r->linking) && is_lacking(r, q))
     return "an operation that this kernel lacks cannot be linked";
-  if (q->row->registered && registered_buffer(r, q) < 0)
+  if (q->row->registered && registered_buffer(L, r, q) < 0)
     return "the data is in no buffer that is registered with this ring";
   for (unsigned i = 0; i < q->nvec; i++) {
     const struct buffer *b;
@@ -308,7 +331,7 @@ struct event *op_commit(lua_State *L, struct ring *r, struct request *q)
   if (q->buffer != NULL || q->nvec > 0 || q->keep != 0)
     hand_over(L, r, e, q);
   if (q->row->registered)
-    sqe->buf_index = (uint16_t)registered_buffer(r, q);
+    sqe->buf_index = (uint16_t)registered_buffer(L, r, q);
   if (q->aux != AUX_NONE)
     attach(e, q, sqe);
   if (is_lacking(r, q))

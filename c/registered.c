@@ -19,15 +19,20 @@
 ** Buffers
 */
 
+bool registered_holds(const struct ring *r, unsigned index,
+                      const struct block *block, size_t offset, size_t size)
+{
+  const struct registered *b = &r->buffers[index];
+  return b->block == block && offset >= b->offset &&
+         offset + size <= b->offset + b->size;
+}
+
 int registered_index(const struct ring *r, const struct block *block,
                      size_t offset, size_t size)
 {
-  for (unsigned i = 0; i < r->nbuffers; i++) {
-    const struct registered *b = &r->buffers[i];
-    if (b->block == block && offset >= b->offset &&
-        offset + size <= b->offset + b->size)
+  for (unsigned i = 0; i < r->nbuffers; i++)
+    if (registered_holds(r, i, block, offset, size))
       return (int)i;
-  }
   return -1;
 }
 

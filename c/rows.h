@@ -46,6 +46,7 @@ enum arg_kind {
   ARG_EPOLL_EVENT,  /* events [, data] */
   ARG_OPTION_ROOM,  /* [Buffer [, length]] */
   ARG_OPTION_VALUE, /* integer; or Buffer or string [, length] */
+  ARG_COMMAND,      /* string, optional */
   ARG_RAW           /* the table that raw takes */
 };
 
@@ -95,6 +96,7 @@ struct row {
   uint16_t options; /* enum row_option, besides async and drain */
   bool yields_fd;
   bool registered;   /* the data is in a registered Buffer */
+  bool multishot;    /* always */
   bool zero_copy;    /* the result comes before the memory is given back */
   uint8_t command;   /* of a socket */
   uint8_t sqe_flags; /* IOSQE_* that it cannot do without */
