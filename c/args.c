@@ -302,6 +302,8 @@ static read_one *const readers[] = {
     [ARG_OPTION_ROOM] = args_read_option_room,
     [ARG_OPTION_VALUE] = args_read_option_value,
     [ARG_COMMAND] = args_read_command,
+    [ARG_FILES] = args_read_files,
+    [ARG_FIRST_SLOT] = args_read_first_slot,
     [ARG_RAW] = args_read_raw,
 };
 

@@ -23,16 +23,14 @@ static const struct named_option {
     {"link", OPTION_LINK, OPTION_FLAG},
     {"hardlink", OPTION_HARDLINK, OPTION_FLAG},
     {"fixed_file", OPTION_FIXED_FILE, OPTION_FLAG},
+    {"direct", OPTION_DIRECT, OPTION_PLACE},
 };
 
-/* Can the descriptor be an index of a registered file?  Closing one and
-** cancelling by one say so in other fields, and epoll_ctl takes none.  Of
-** splice and tee it is fd_out; for fd_in there is SPLICE_F_FD_IN_FIXED. */
+/* Can the descriptor be an index of a registered file?  epoll_ctl takes none.
+** Of splice and tee it is fd_out; for fd_in there is SPLICE_F_FD_IN_FIXED. */
 static uint16_t fixed_file(const struct row *row)
 {
-  return row->args[0].kind == ARG_FD && row->opcode != IORING_OP_CLOSE &&
-                 row->opcode != IORING_OP_ASYNC_CANCEL &&
-                 row->opcode != IORING_OP_EPOLL_CTL
+  return row->args[0].kind == ARG_FD && row->opcode != IORING_OP_EPOLL_CTL
              ? OPTION_FIXED_FILE
              : 0;
 }
@@ -137,6 +135,35 @@ static void make_multishot(lua_State *L, struct request *q)
   }
 }
 
+/* Closing a registered file, and cancelling by one, say so in fields of their
+** own. */
+static void name_fixed_file(struct request *q)
+{
+  if (q->row->opcode == IORING_OP_CLOSE) {
+    q->sqe.file_index = (uint32_t)q->sqe.fd + 1;
+    q->sqe.fd = 0;
+  } else if (q->row->opcode == IORING_OP_ASYNC_CANCEL) {
+    q->sqe.cancel_flags |= IORING_ASYNC_CANCEL_FD_FIXED;
+  } else {
+    q->sqe.flags |= IOSQE_FIXED_FILE;
+  }
+}
+
+/* What it opens goes into a slot, this one or (-1) any that is empty.  A pipe
+** takes this one and the next, and tells both apart from the result. */
+static void make_direct(lua_State *L, struct request *q, int place)
+{
+  if (q->multishot && place >= 0)
+    luaL_error(L,
+               "option 'direct' of %s is true, and no slot, where it is "
+               "multishot: each result takes another",
+               q->row->name);
+  q->sqe.file_index =
+      place < 0 ? IORING_FILE_INDEX_ALLOC : (unsigned)place + 1;
+  q->event_flags |= EVENT_DIRECT;
+  q->place = q->row->result == RESULT_PIPE ? -1 : place;
+}
+
 void args_apply_options(lua_State *L, struct request *q,
                         const struct options *o)
 {
@@ -148,13 +175,15 @@ void args_apply_options(lua_State *L, struct request *q,
   if (set & OPTION_LINK)
     q->sqe.flags |= IOSQE_IO_LINK;
   if (set & OPTION_FIXED_FILE)
-    q->sqe.flags |= IOSQE_FIXED_FILE;
+    name_fixed_file(q);
   if (set & OPTION_HARDLINK)
     q->sqe.flags |= IOSQE_IO_HARDLINK;
   if (set & OPTION_POLL_FIRST)
     q->sqe.ioprio |= IORING_RECVSEND_POLL_FIRST;
   if (set & OPTION_MULTISHOT || q->row->multishot)
     make_multishot(L, q);
+  if (set & OPTION_DIRECT)
+    make_direct(L, q, o->place);
   /* the peer's address is there to be had unless it is not wanted; a
   ** multishot accept has only one place for the addresses of many */
   if (q->row->result == RESULT_PEER && !(o->cleared & OPTION_PEER) &&

@@ -37,19 +37,20 @@ struct aux {
 };
 
 enum event_flags {
-  EVENT_USED = 1,        /* not FREE */
-  EVENT_BACKLOG = 2,     /* its SQE waits in the backlog */
-  EVENT_CANCELLING = 4,  /* a cancel request has been made */
-  EVENT_WITHDRAWN = 8,   /* the kernel never sees it: ends as ECANCELED */
-  EVENT_ANCHORED = 16,   /* a Lua value is kept for it */
-  EVENT_CANCEL_DUE = 32, /* stands in the ring's list of cancels */
-  EVENT_PEER = 64,       /* see outcome.wants_peer */
-  EVENT_RESULT = 128,    /* the result is known before the terminal CQE */
-  EVENT_YIELDS_FD = 256, /* a result >= 0 is a new descriptor */
-  EVENT_LENDS = 512,     /* there is something to give back */
-  EVENT_DRAIN = 1024,    /* starts when all before it have ended */
-  EVENT_RETRY = 2048,    /* its cancel request came to nothing */
-  EVENT_ZERO_COPY = 4096 /* the result first, the memory at the last CQE */
+  EVENT_USED = 1,         /* not FREE */
+  EVENT_BACKLOG = 2,      /* its SQE waits in the backlog */
+  EVENT_CANCELLING = 4,   /* a cancel request has been made */
+  EVENT_WITHDRAWN = 8,    /* the kernel never sees it: ends as ECANCELED */
+  EVENT_ANCHORED = 16,    /* a Lua value is kept for it */
+  EVENT_CANCEL_DUE = 32,  /* stands in the ring's list of cancels */
+  EVENT_PEER = 64,        /* see outcome.wants_peer */
+  EVENT_RESULT = 128,     /* the result is known before the terminal CQE */
+  EVENT_YIELDS_FD = 256,  /* a result >= 0 is a new descriptor */
+  EVENT_LENDS = 512,      /* there is something to give back */
+  EVENT_DRAIN = 1024,     /* starts when all before it have ended */
+  EVENT_RETRY = 2048,     /* its cancel request came to nothing */
+  EVENT_ZERO_COPY = 4096, /* the result first, the memory at the last CQE */
+  EVENT_DIRECT = 1 << 24  /* a result >= 0 is a slot, see direct.h */
 };
 
 struct event {
@@ -64,6 +65,7 @@ struct event {
   uint32_t flags;
   int fd;
   int32_t res; /* with EVENT_RESULT: the result */
+  int place;   /* with EVENT_DIRECT: the slot that was asked for, or -1 */
   struct loan loan;
   size_t string_bytes; /* of Lua strings lent */
 };
@@ -104,9 +106,11 @@ static inline struct event *event_find(const struct event_table *t,
   return e;
 }
 
-static inline bool event_yields_fd(const struct event *e)
+static inline uint8_t event_yields(uint32_t flags)
 {
-  return (e->flags & EVENT_YIELDS_FD) != 0;
+  return flags & EVENT_DIRECT      ? YIELDS_SLOT
+         : flags & EVENT_YIELDS_FD ? YIELDS_FD
+                                   : YIELDS_NOTHING;
 }
 
 /* The operation's name, as messages have it. */

@@ -12,6 +12,7 @@
 #include "event.h"
 
 #define EPOLL_EVENTS_MAX 16
+#define FILES_UPDATE_MAX 64
 
 union extra {
   struct open_how how;
@@ -19,6 +20,7 @@ union extra {
   siginfo_t child;
   int value;  /* of a socket's option */
   int fds[2]; /* of a pipe */
+  int files[FILES_UPDATE_MAX];
 };
 
 _Static_assert(sizeof(union extra) <= sizeof(struct statx),

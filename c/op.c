@@ -105,18 +105,18 @@ static int registered_buffer(lua_State *L, const struct ring *r,
   return b ? registered_index(r, b->block, b->offset, q->size) : -1;
 }
 
-/* What a system call does not know by its number. */
-static bool is_registered_file(const struct request *q)
+/* Does it name a file by its slot, or put one there?  System calls do not know
+** them. */
+static bool uses_slots(const struct request *q)
 {
-  return (q->sqe.flags & IOSQE_FIXED_FILE) != 0;
+  return q->sqe.flags & IOSQE_FIXED_FILE || q->event_flags & EVENT_DIRECT;
 }
 
 /* Must it be done without the kernel's opcode?  A row may ask of an opcode
 ** what only newer kernels do. */
 static bool is_lacking(const struct ring *r, const struct request *q)
 {
-  return (q->by_call && !is_registered_file(q)) ||
-         !ring_supports(r, q->sqe.opcode) ||
+  return (q->by_call && !uses_slots(q)) || !ring_supports(r, q->sqe.opcode) ||
          (q->row->came_with && !ring_supports(r, q->row->came_with));
 }
 
@@ -259,9 +259,8 @@ static void make_up(struct event *e, const struct request *q,
                     struct io_uring_sqe *sqe)
 {
   const struct row *row = q->row;
-  e->res = row->by_system_call && !is_registered_file(q)
-               ? row->by_system_call(q)
-               : -ENOSYS;
+  e->res =
+      row->by_system_call && !uses_slots(q) ? row->by_system_call(q) : -ENOSYS;
   e->flags |= EVENT_RESULT;
   memset(sqe, 0, sizeof *sqe);
   sqe->opcode = IORING_OP_NOP;
@@ -294,6 +293,8 @@ static struct event *new_event(lua_State *L, struct ring *r,
   e->row = q->row;
   e->fd = q->sqe.fd;
   e->flags |= q->event_flags;
+  if (q->event_flags & EVENT_DIRECT)
+    e->place = q->place;
   return e;
 }
 

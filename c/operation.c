@@ -405,11 +405,11 @@ static int cancellation_tostring(lua_State *L)
 ** The end of a handle
 */
 
-/* Results that nobody took: descriptors among them are closed. */
+/* Results that nobody took: what they yield is closed. */
 static void drop_results(struct operation *op)
 {
   for (; op->count > 0; op->count--) {
-    outcome_close_fd(op->outcome.yields_fd, op->results[op->head].res);
+    outcome_lose(op->core, &op->outcome, op->results[op->head].res);
     op->head = (op->head + 1) % RESULTS_MAX;
   }
   mem_free(op->core, op->results, RESULTS_MAX * sizeof *op->results);
@@ -423,7 +423,7 @@ static int close_k(lua_State *L, int status, lua_KContext ctx)
   if (too_early(ctx))
     return task_park_again(L, (struct task *)ctx, close_k);
   while (op->count > 0) { /* make room for the last ones to come */
-    outcome_close_fd(op->outcome.yields_fd, op->results[op->head].res);
+    outcome_lose(op->core, &op->outcome, op->results[op->head].res);
     op->head = (op->head + 1) % RESULTS_MAX;
     op->count--;
   }

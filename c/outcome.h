@@ -13,6 +13,13 @@
 struct row;
 struct aux;
 
+/* What a result >= 0 stands for, that must not get lost. */
+enum yields {
+  YIELDS_NOTHING,
+  YIELDS_FD,  /* a descriptor, to be closed */
+  YIELDS_SLOT /* a slot of a ring, to be emptied */
+};
+
 enum outcome_state { OUTCOME_NONE, OUTCOME_READY, OUTCOME_DELIVERED };
 
 struct outcome {
@@ -22,7 +29,8 @@ struct outcome {
   uint32_t flags;  /* cqe->flags */
   uint8_t state;   /* enum outcome_state */
   bool wants_peer; /* accept was asked for the peer's address */
-  bool yields_fd;  /* res >= 0 is a new descriptor */
+  uint8_t yields;  /* enum yields */
+  uint32_t ring;   /* the number of the ring it comes from */
 };
 
 /* THE rule that interprets a result: an integer >= 0 and what the opcode
@@ -34,14 +42,12 @@ int outcome_push(lua_State *L, struct outcome *o);
 /* Is it a timer whose time is up, which is no failure? */
 bool outcome_is_expiry(const struct outcome *o);
 
-/* Frees what is attached; an outcome that was never delivered and is a
-** descriptor is closed.  Idempotent. */
+/* Frees what is attached; what an outcome yields that was never delivered is
+** closed.  Idempotent. */
 void outcome_drop(struct core *core, struct outcome *o);
 
-/* Closes a result that is a new descriptor and that nobody can be given. */
-void outcome_close_fd(bool yields_fd, int32_t res);
-
-/* The same for a pipe, whose descriptors are in its aux. */
-void outcome_close_pipe(const struct row *row, struct aux *aux, int32_t res);
+/* Closes what one result yields, which nobody can be given.  Of `from`, only
+** where it comes from and what it yields matters. */
+void outcome_lose(struct core *core, const struct outcome *from, int32_t res);
 
 #endif

@@ -21,18 +21,19 @@
 ** Completing
 */
 
-void ring_settle(struct core *core, struct outcome *o, struct event *e,
+void ring_settle(struct ring *r, struct outcome *o, struct event *e,
                  int32_t res, uint32_t flags)
 {
   if (o->aux != NULL || o->state == OUTCOME_READY)
-    outcome_drop(core, o); /* of an await that ended for lack of memory */
+    outcome_drop(r->core, o); /* of an await that ended for lack of memory */
   o->row = e->row;
   o->aux = e->aux;
   o->res = res;
   o->flags = flags;
   o->state = OUTCOME_READY;
   o->wants_peer = (e->flags & EVENT_PEER) != 0;
-  o->yields_fd = event_yields_fd(e);
+  o->yields = event_yields(e->flags);
+  o->ring = r->number;
   e->aux = NULL;
 }
 
@@ -47,13 +48,15 @@ static int32_t result_of(const struct event *e, int32_t res)
   ** interrupted, as it is by a cancel request */
   if (res == -EINTR || (res <= -512 && res >= -516))
     return e->flags & EVENT_CANCELLING ? -ECANCELED : -EINTR;
+  /* the kernel says 0 where it was told the slot */
+  if (res >= 0 && e->flags & EVENT_DIRECT && e->place >= 0)
+    return e->place;
   return res;
 }
 
 void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
                  uint32_t flags)
 {
-  struct core *core = r->core;
   cancel_not_due(r, e);
   if (e->flags & EVENT_RETRY)
     r->retries--;
@@ -63,15 +66,16 @@ void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
   event_give_back(L, r, e);
   r->stats.completed++;
   if (e->task != NULL) {
-    ring_settle(core, &e->task->outcome, e, res, flags);
+    ring_settle(r, &e->task->outcome, e, res, flags);
     task_complete(e->task);
   } else if (e->op != NULL) {
     if (!e->op->announced)
-      ring_settle(core, &e->op->outcome, e, res, flags);
+      ring_settle(r, &e->op->outcome, e, res, flags);
     operation_complete(e->op);
   } else {
-    outcome_close_fd(event_yields_fd(e), res);
-    outcome_close_pipe(e->row, e->aux, res);
+    struct outcome lost = {0};
+    ring_settle(r, &lost, e, res, flags);
+    outcome_drop(r->core, &lost);
   }
   event_free(r, e);
 }
@@ -84,14 +88,22 @@ static void announce(struct ring *r, struct event *e, uint32_t flags)
   struct aux *aux = e->aux; /* the kernel still reads it */
   e->aux = NULL;
   if (e->task != NULL) {
-    ring_settle(r->core, &e->task->outcome, e, e->res, flags);
+    ring_settle(r, &e->task->outcome, e, e->res, flags);
     task_complete(e->task);
     e->task = NULL;
   } else if (e->op != NULL) {
-    ring_settle(r->core, &e->op->outcome, e, e->res, flags);
+    ring_settle(r, &e->op->outcome, e, e->res, flags);
     operation_announce(e->op);
   }
   e->aux = aux;
+}
+
+/* One result of many, for nobody. */
+static void lose(const struct ring *r, const struct event *e, int32_t res)
+{
+  const struct outcome from = {.yields = event_yields(e->flags),
+                               .ring = r->number};
+  outcome_lose(r->core, &from, res);
 }
 
 /* A CQE that is not the last.  A multishot handle takes it as one result of
@@ -101,11 +113,11 @@ static void progress(struct ring *r, struct event *e, int32_t res,
 {
   if (e->op != NULL && operation_is_multishot(e->op)) {
     if (!operation_deliver(e->op, res, flags)) {
-      outcome_close_fd(event_yields_fd(e), res); /* no room to keep it */
+      lose(r, e, res); /* no room to keep it */
       ring_cancel(r, e);
     }
   } else if (e->flags & EVENT_RESULT || (!e->task && !e->op)) {
-    outcome_close_fd(event_yields_fd(e), res);
+    lose(r, e, res);
   } else {
     e->res = res;
     e->flags |= EVENT_RESULT;
@@ -266,6 +278,7 @@ struct ring *ring_open(lua_State *L, struct core *core,
   r->backlog.limit = options->backlog;
   r->drain_timeout = options->drain_timeout;
   r->epoch = *core->epoch;
+  r->number = ++core->opened;
   r->pid = core->pid;
   r->events.anchors = LUA_NOREF;
   r->bell = -1;

@@ -47,7 +47,7 @@ void cancel_ended(struct ring *r, uint64_t user_data, int32_t res);
 uint64_t cancel_retry(struct ring *r, uint64_t deadline_ns);
 
 /* Moves what the event came to out of it. */
-void ring_settle(struct core *core, struct outcome *o, struct event *e,
+void ring_settle(struct ring *r, struct outcome *o, struct event *e,
                  int32_t res, uint32_t flags);
 
 /* The event is terminal: gives back what it lent, moves its outcome to

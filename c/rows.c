@@ -127,7 +127,7 @@ static const struct row rows[] = {
      .opcode = IORING_OP_ACCEPT,
      .result = RESULT_PEER,
      .yields_fd = true,
-     .options = OPTION_PEER | OPTION_MULTISHOT,
+     .options = OPTION_PEER | OPTION_MULTISHOT | OPTION_DIRECT,
      .args = {FD, FLAGS}},
     {.name = "cancel",
      .opcode = IORING_OP_ASYNC_CANCEL,
@@ -146,8 +146,14 @@ static const struct row rows[] = {
     {.name = "openat",
      .opcode = IORING_OP_OPENAT,
      .yields_fd = true,
+     .options = OPTION_DIRECT,
      .args = {DIRFD, PATH, FLAGS, OPTIONAL("mode", len, 0, 07777, 0)}},
     {.name = "close", .opcode = IORING_OP_CLOSE, .args = {FD}},
+    /* into slots from the first on; without it, into any that are empty */
+    {.name = "files_update",
+     .opcode = IORING_OP_FILES_UPDATE,
+     .result = RESULT_FILES,
+     .args = {IN("fds", ARG_FILES, addr), IN("slot", ARG_FIRST_SLOT, off)}},
     {.name = "statx",
      .opcode = IORING_OP_STATX,
      .result = RESULT_STATX,
@@ -192,6 +198,7 @@ static const struct row rows[] = {
     {.name = "openat2",
      .opcode = IORING_OP_OPENAT2,
      .yields_fd = true,
+     .options = OPTION_DIRECT,
      .args = {DIRFD, PATH, IN("how", ARG_OPEN_HOW, addr2)}},
     {.name = "epoll_ctl",
      .opcode = IORING_OP_EPOLL_CTL,
@@ -256,6 +263,7 @@ static const struct row rows[] = {
     {.name = "socket",
      .opcode = IORING_OP_SOCKET,
      .yields_fd = true,
+     .options = OPTION_DIRECT,
      .args = {INTEGER("domain", fd, 0, INT_MAX),
               INTEGER("type", off, 0, INT_MAX),
               OPTIONAL("protocol", len, 0, INT_MAX, 0), FLAGS}},
@@ -378,6 +386,8 @@ static const struct row rows[] = {
      .since = "6.16",
      .by_system_call = call_pipe,
      .result = RESULT_PIPE,
+     .yields_fd = true,
+     .options = OPTION_DIRECT,
      ROOM(addr),
      .args = {FLAGS}},
     {.name = "raw", .args = {ARG("sqe", ARG_RAW)}},
@@ -420,7 +430,7 @@ const struct row *op_of_opcode(uint8_t opcode)
 bool op_yields_fd(uint8_t opcode)
 {
   const struct row *row = op_of_opcode(opcode);
-  return row != NULL && row->yields_fd;
+  return row != NULL && row->yields_fd && row->result != RESULT_PIPE;
 }
 
 int op_unknown(lua_State *L, const char *name)

@@ -213,8 +213,10 @@ describe("registered", function()
       end
       assert.is_truthy(helper.error_of(ring.register_files, ring, 0):find("out of range", 1, true))
       assert.is_truthy(helper.error_of(ring.register_files, ring, {}):find("nothing in the table", 1, true))
-      assert.is_truthy(helper.error_of(ring.prepare, ring, "close", 0, { fixed_file = true })
-        :find("unknown option 'fixed_file' of close", 1, true))
+      assert.are.same({ nil, "close: No such device or address", errno.ENXIO },
+        { ring:prepare("close", 0, { fixed_file = true }):await() })
+      assert.is_truthy(helper.error_of(ring.prepare, ring, "epoll_ctl", 0, 0, "del", { fixed_file = true })
+        :find("unknown option 'fixed_file' of epoll_ctl", 1, true))
     end)
   end)
 end)
