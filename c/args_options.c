@@ -28,16 +28,14 @@ static const struct named_option {
     {"copy", OPTION_COPY, OPTION_FLAG},
     {"reuse", OPTION_REUSE, OPTION_FLAG},
     {"buffer_group", OPTION_BUFFER_GROUP, OPTION_NUMBER},
+    {"direct", OPTION_DIRECT, OPTION_PLACE},
 };
 
-/* Can the descriptor be an index of a registered file?  Closing one and
-** cancelling by one say so in other fields, and epoll_ctl takes none.  Of
-** splice and tee it is fd_out; for fd_in there is SPLICE_F_FD_IN_FIXED. */
+/* Can the descriptor be an index of a registered file?  epoll_ctl takes none.
+** Of splice and tee it is fd_out; for fd_in there is SPLICE_F_FD_IN_FIXED. */
 static uint16_t fixed_file(const struct row *row)
 {
-  return row->args[0].kind == ARG_FD && row->opcode != IORING_OP_CLOSE &&
-                 row->opcode != IORING_OP_ASYNC_CANCEL &&
-                 row->opcode != IORING_OP_EPOLL_CTL
+  return row->args[0].kind == ARG_FD && row->opcode != IORING_OP_EPOLL_CTL
              ? OPTION_FIXED_FILE
              : 0;
 }
@@ -144,6 +142,9 @@ static void make_multishot(lua_State *L, struct request *q)
   case IORING_OP_ACCEPT:
     q->sqe.ioprio |= IORING_ACCEPT_MULTISHOT;
     break;
+  case URING_OP_RECV_ZC:
+    q->sqe.ioprio |= IORING_RECV_MULTISHOT;
+    break;
   case IORING_OP_RECV:
   case IORING_OP_RECVMSG:
     if (!(q->event_flags & EVENT_SELECTS))
@@ -229,6 +230,35 @@ static void apply_pool_options(lua_State *L, struct request *q,
     luaL_error(L, "%s: %s", q->row->name, why);
 }
 
+/* Closing a registered file, and cancelling by one, say so in fields of their
+** own. */
+static void name_fixed_file(struct request *q)
+{
+  if (q->row->opcode == IORING_OP_CLOSE) {
+    q->sqe.file_index = (uint32_t)q->sqe.fd + 1;
+    q->sqe.fd = 0;
+  } else if (q->row->opcode == IORING_OP_ASYNC_CANCEL) {
+    q->sqe.cancel_flags |= IORING_ASYNC_CANCEL_FD_FIXED;
+  } else {
+    q->sqe.flags |= IOSQE_FIXED_FILE;
+  }
+}
+
+/* What it opens goes into a slot, this one or (-1) any that is empty.  A pipe
+** takes this one and the next, and tells both apart from the result. */
+static void make_direct(lua_State *L, struct request *q, int place)
+{
+  if (q->multishot && place >= 0)
+    luaL_error(L,
+               "option 'direct' of %s is true, and no slot, where it is "
+               "multishot: each result takes another",
+               q->row->name);
+  q->sqe.file_index =
+      place < 0 ? IORING_FILE_INDEX_ALLOC : (unsigned)place + 1;
+  q->event_flags |= EVENT_DIRECT;
+  q->place = q->row->result == RESULT_PIPE ? -1 : place;
+}
+
 void args_apply_options(lua_State *L, struct request *q,
                         const struct options *o)
 {
@@ -240,7 +270,7 @@ void args_apply_options(lua_State *L, struct request *q,
   if (set & OPTION_LINK)
     q->sqe.flags |= IOSQE_IO_LINK;
   if (set & OPTION_FIXED_FILE)
-    q->sqe.flags |= IOSQE_FIXED_FILE;
+    name_fixed_file(q);
   if (set & OPTION_HARDLINK)
     q->sqe.flags |= IOSQE_IO_HARDLINK;
   if (set & OPTION_POLL_FIRST)
@@ -249,6 +279,8 @@ void args_apply_options(lua_State *L, struct request *q,
     apply_pool_options(L, q, o);
   if (set & OPTION_MULTISHOT || q->row->multishot)
     make_multishot(L, q);
+  if (set & OPTION_DIRECT)
+    make_direct(L, q, o->place);
   if (q->control_room > 0 && !q->multishot)
     luaL_error(L, "recvmsg: without multishot, control is a Buffer");
   /* the peer's address is there to be had unless it is not wanted; a

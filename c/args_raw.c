@@ -229,6 +229,14 @@ static void check_raw_flags(struct reader *in)
   }
 }
 
+/* It opens a file: a descriptor, or a direct one. */
+static void note_new_file(struct request *q)
+{
+  const uint32_t slot = q->sqe.file_index;
+  q->event_flags |= slot ? EVENT_DIRECT : EVENT_YIELDS_FD;
+  q->place = slot == IORING_FILE_INDEX_ALLOC ? -1 : (int)slot - 1;
+}
+
 void args_read_raw(struct reader *in, const struct arg *a)
 {
   lua_State *L = in->L;
@@ -254,8 +262,8 @@ void args_read_raw(struct reader *in, const struct arg *a)
   q->sqe.addr3 = addr3;
   read_raw_keep(in, table);
   q->aux = AUX_RAW;
-  if (op_yields_fd(q->sqe.opcode) && q->sqe.file_index == 0)
-    q->event_flags |= EVENT_YIELDS_FD;
+  if (op_yields_fd(q->sqe.opcode))
+    note_new_file(q);
   check_raw_flags(in);
   check_raw_length(in);
 }

@@ -25,7 +25,10 @@ enum uring_newer_op {
   URING_OP_FTRUNCATE = 55,        /* Linux 6.9 */
   URING_OP_BIND = 56,             /* Linux 6.11 */
   URING_OP_LISTEN = 57,           /* Linux 6.11 */
+  URING_OP_RECV_ZC = 58,          /* Linux 6.15 */
   URING_OP_EPOLL_WAIT = 59,       /* Linux 6.15 */
+  URING_OP_READV_FIXED = 60,      /* Linux 6.15 */
+  URING_OP_WRITEV_FIXED = 61,     /* Linux 6.15 */
   URING_OP_PIPE = 62              /* Linux 6.16 */
 };
 
@@ -38,6 +41,7 @@ enum uring_socket_command {
 };
 
 /* Where they have their arguments in the SQE, in bytes. */
+#define URING_SQE_CMD_OP  8
 #define URING_SQE_LEVEL   16
 #define URING_SQE_OPTNAME 20
 #define URING_SQE_OPTLEN  44

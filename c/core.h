@@ -27,6 +27,7 @@ struct core {
   unsigned epochs;          /* how many epochs there have been */
   pid_t pid;                /* the process that the newest epoch began in */
   struct ring *rings;       /* every ring not yet freed */
+  uint32_t opened;          /* rings so far */
   unsigned lingering;       /* rings that were dropped and are not quiet */
   struct ring *home;        /* the default ring: the one that runs tasks */
   const void *buffer_meta;  /* identity of the metatable of Buffers */

@@ -60,7 +60,8 @@ enum event_flags {
   EVENT_SINGLE = 1 << 19,  /* multishot done one by one */
   EVENT_COPY = 1 << 20,    /* data as a string */
   EVENT_BUNDLE = 1 << 21,  /* data of several buffers */
-  EVENT_REUSE = 1 << 22    /* data in one Buffer, which is used again */
+  EVENT_REUSE = 1 << 22,   /* data in one Buffer, which is used again */
+  EVENT_DIRECT = 1 << 24   /* a result >= 0 is a slot, see direct.h */
 };
 
 /* What an operation that goes on is made of, and the pool it takes from. */
@@ -86,6 +87,7 @@ struct event {
   uint32_t flags;
   int fd;
   int32_t res; /* with EVENT_RESULT: the result */
+  int place;   /* with EVENT_DIRECT: the slot that was asked for, or -1 */
   union {
     struct loan loan;   /* with EVENT_LENDS */
     struct again again; /* with EVENT_SELECTS or EVENT_AGAIN */
@@ -132,9 +134,11 @@ static inline struct event *event_find(const struct event_table *t,
   return e;
 }
 
-static inline bool event_yields_fd(const struct event *e)
+static inline uint8_t event_yields(uint32_t flags)
 {
-  return (e->flags & EVENT_YIELDS_FD) != 0;
+  return flags & EVENT_DIRECT      ? YIELDS_SLOT
+         : flags & EVENT_YIELDS_FD ? YIELDS_FD
+                                   : YIELDS_NOTHING;
 }
 
 static inline uint8_t event_data_shape(uint32_t flags)

@@ -14,6 +14,7 @@
 struct provision;
 
 #define EPOLL_EVENTS_MAX 16
+#define FILES_UPDATE_MAX 64
 
 union extra {
   struct open_how how;
@@ -25,6 +26,7 @@ union extra {
     struct provision *of; /* by the operation, until it has ended */
     uint16_t group;
   } provided;
+  int files[FILES_UPDATE_MAX];
 };
 
 _Static_assert(sizeof(union extra) <= sizeof(struct statx),

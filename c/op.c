@@ -80,24 +80,47 @@ static bool lend_member(lua_State *L, struct ring *r, struct event *e,
   return *conflict == NULL;
 }
 
-static int registered_buffer(const struct ring *r, const struct request *q)
+/* Is every member of the vector inside of this registered buffer? */
+static bool holds_vector(lua_State *L, const struct ring *r, unsigned index,
+                         const struct request *q)
+{
+  bool holds = q->nvec > 0;
+  for (unsigned i = 0; i < q->nvec && holds; i++) {
+    const struct buffer *b;
+    lua_rawgeti(L, q->vector, i + 1);
+    b = buffer_test(L, r->core, -1);
+    holds = b && registered_holds(r, index, b->block, b->offset, b->size);
+    lua_pop(L, 1);
+  }
+  return holds;
+}
+
+/* The index of the registered buffer that the data is in, -1: in none. */
+static int registered_buffer(lua_State *L, const struct ring *r,
+                             const struct request *q)
 {
   const struct buffer *b = q->buffer;
+  if (q->aux == AUX_VECTOR) {
+    for (unsigned i = 0; i < r->nbuffers; i++)
+      if (holds_vector(L, r, i, q))
+        return (int)i;
+    return -1;
+  }
   return b ? registered_index(r, b->block, b->offset, q->size) : -1;
 }
 
-/* What a system call does not know by its number. */
-static bool is_registered_file(const struct request *q)
+/* Does it name a file by its slot, or put one there?  System calls do not know
+** them. */
+static bool uses_slots(const struct request *q)
 {
-  return (q->sqe.flags & IOSQE_FIXED_FILE) != 0;
+  return q->sqe.flags & IOSQE_FIXED_FILE || q->event_flags & EVENT_DIRECT;
 }
 
 /* Must it be done without the kernel's opcode?  A row may ask of an opcode
 ** what only newer kernels do. */
 static bool is_lacking(const struct ring *r, const struct request *q)
 {
-  return (q->by_call && !is_registered_file(q)) ||
-         !ring_supports(r, q->sqe.opcode) ||
+  return (q->by_call && !uses_slots(q)) || !ring_supports(r, q->sqe.opcode) ||
          (q->row->came_with && !ring_supports(r, q->row->came_with));
 }
 
@@ -120,7 +143,7 @@ static const char *refusal(lua_State *L, const struct ring *r,
     return "the pool belongs to another ring";
   if ((q->sqe.flags & SQE_LINKS || r->linking) && is_lacking(r, q))
     return "an operation that this kernel lacks cannot be linked";
-  if (q->row->registered && registered_buffer(r, q) < 0)
+  if (q->row->registered && registered_buffer(L, r, q) < 0)
     return "the data is in no buffer that is registered with this ring";
   for (unsigned i = 0; i < q->nvec; i++) {
     const struct buffer *b;
@@ -249,9 +272,8 @@ static void make_up(struct event *e, const struct request *q,
                     struct io_uring_sqe *sqe)
 {
   const struct row *row = q->row;
-  e->res = row->by_system_call && !is_registered_file(q)
-               ? row->by_system_call(q)
-               : -ENOSYS;
+  e->res =
+      row->by_system_call && !uses_slots(q) ? row->by_system_call(q) : -ENOSYS;
   e->flags |= EVENT_RESULT;
   memset(sqe, 0, sizeof *sqe);
   sqe->opcode = IORING_OP_NOP;
@@ -294,6 +316,8 @@ static struct event *new_event(lua_State *L, struct ring *r,
   e->row = q->row;
   e->fd = q->sqe.fd;
   e->flags |= q->event_flags;
+  if (q->event_flags & EVENT_DIRECT)
+    e->place = q->place;
   return e;
 }
 
@@ -376,7 +400,7 @@ struct event *op_commit(lua_State *L, struct ring *r, struct request *q)
   if (q->buffer != NULL || q->nvec > 0 || q->keep != 0)
     hand_over(L, r, e, q);
   if (q->row->registered)
-    sqe->buf_index = (uint16_t)registered_buffer(r, q);
+    sqe->buf_index = (uint16_t)registered_buffer(L, r, q);
   if (q->aux != AUX_NONE)
     attach(e, q, sqe);
   if (q->event_flags & EVENT_SELECTS)

@@ -56,8 +56,9 @@ struct request {
   socklen_t addr_len;
   const struct operation *target; /* what it is about, or NULL */
   size_t string_bytes;
-  size_t size;        /* of the range of `buffer` */
-  uint8_t extra_size; /* bytes of it to hand over */
+  size_t size;         /* of the range of `buffer` */
+  uint16_t extra_size; /* bytes of it to hand over */
+  int place;           /* see struct event */
   union extra extra;
   struct __kernel_timespec time;
   struct sockaddr_storage addr;

@@ -436,13 +436,13 @@ static int cancellation_tostring(lua_State *L)
 ** The end of a handle
 */
 
-/* Results that nobody took: descriptors among them are closed, buffers go
-** back to their pool. */
+/* Results that nobody took: what they yield is closed, buffers go back to
+** their pool. */
 static void drop_results(struct operation *op)
 {
   while (operation_unread(op) > 0) {
     struct result *one = results_first(&op->results);
-    outcome_close_fd(op->outcome.yields_fd, one->res);
+    outcome_lose(op->core, &op->outcome, one->res);
     data_drop(&one->data);
     take(op);
   }

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "direct.h"
 #include "errors.h"
 #include "event.h"
 #include "op.h"
@@ -128,6 +129,15 @@ static void push_epoll(lua_State *L, const struct epoll_event *events, int n)
   }
 }
 
+static void push_files(lua_State *L, const int *slots, int n)
+{
+  lua_createtable(L, n, 0);
+  for (int i = 0; i < n; i++) {
+    lua_pushinteger(L, slots[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+}
+
 /* An option shorter than an int is the first bytes of one. */
 static void push_option(lua_State *L, int value, int32_t size)
 {
@@ -163,6 +173,11 @@ static int push_fields(lua_State *L, const struct outcome *o)
     return 2;
   case RESULT_EPOLL:
     push_epoll(L, aux_extra(o->aux)->events, o->res);
+    return 2;
+  case RESULT_FILES:
+    if (o->yields != YIELDS_SLOT)
+      return 1;
+    push_files(L, aux_extra(o->aux)->files, o->res);
     return 2;
   case RESULT_INTEGER:
   case RESULT_PROVIDED:
@@ -230,26 +245,38 @@ int outcome_push(lua_State *L, struct outcome *o)
   return n;
 }
 
-void outcome_close_fd(bool yields_fd, int32_t res)
+void outcome_lose(struct core *core, const struct outcome *from, int32_t res)
 {
-  if (yields_fd && res >= 0)
+  if (res < 0)
+    return;
+  if (from->yields == YIELDS_FD)
     close(res);
+  else if (from->yields == YIELDS_SLOT)
+    direct_free(core, from->ring, res);
 }
 
-void outcome_close_pipe(const struct row *row, struct aux *aux, int32_t res)
+/* Where the result itself is not what it yields. */
+static void lose_many(struct core *core, const struct outcome *o,
+                      const int *many, int32_t count)
 {
-  if (row != NULL && row->result == RESULT_PIPE && res >= 0) {
-    close(aux_extra(aux)->fds[0]);
-    close(aux_extra(aux)->fds[1]);
-  }
+  for (int32_t i = 0; i < count; i++)
+    outcome_lose(core, o, many[i]);
+}
+
+static void lose(struct core *core, const struct outcome *o)
+{
+  if (o->row->result == RESULT_PIPE)
+    lose_many(core, o, aux_extra(o->aux)->fds, 2);
+  else if (o->row->result == RESULT_FILES)
+    lose_many(core, o, aux_extra(o->aux)->files, o->res);
+  else
+    outcome_lose(core, o, o->res);
 }
 
 void outcome_drop(struct core *core, struct outcome *o)
 {
-  if (o->state == OUTCOME_READY) {
-    outcome_close_fd(o->yields_fd, o->res);
-    outcome_close_pipe(o->row, o->aux, o->res);
-  }
+  if (o->state == OUTCOME_READY && o->res >= 0)
+    lose(core, o);
   data_drop(&o->data);
   aux_free(core, o->aux);
   o->aux = NULL;

@@ -38,6 +38,13 @@ struct result {
   struct data data;
 };
 
+/* What a result >= 0 stands for, that must not get lost. */
+enum yields {
+  YIELDS_NOTHING,
+  YIELDS_FD,  /* a descriptor, to be closed */
+  YIELDS_SLOT /* a slot of a ring, to be emptied */
+};
+
 enum outcome_state { OUTCOME_NONE, OUTCOME_READY, OUTCOME_DELIVERED };
 
 struct outcome {
@@ -47,9 +54,10 @@ struct outcome {
   uint32_t flags;        /* cqe->flags */
   uint8_t state;         /* enum outcome_state */
   bool wants_peer;       /* accept was asked for the peer's address */
-  bool yields_fd;        /* res >= 0 is a new descriptor */
+  uint8_t yields;        /* enum yields */
   bool multishot;        /* one of many */
   uint16_t control_room; /* before the data of a message in a pool's buffer */
+  uint32_t ring;         /* the number of the ring it comes from */
   struct data data;
 };
 
@@ -66,14 +74,12 @@ bool outcome_is_expiry(const struct outcome *o);
 /* Is it the end of a stream, which a multishot operation ends with? */
 bool outcome_is_end(const struct outcome *o);
 
-/* Frees what is attached; an outcome that was never delivered and is a
-** descriptor is closed.  Idempotent. */
+/* Frees what is attached; what an outcome yields that was never delivered is
+** closed.  Idempotent. */
 void outcome_drop(struct core *core, struct outcome *o);
 
-/* Closes a result that is a new descriptor and that nobody can be given. */
-void outcome_close_fd(bool yields_fd, int32_t res);
-
-/* The same for a pipe, whose descriptors are in its aux. */
-void outcome_close_pipe(const struct row *row, struct aux *aux, int32_t res);
+/* Closes what one result yields, which nobody can be given.  Of `from`, only
+** where it comes from and what it yields matters. */
+void outcome_lose(struct core *core, const struct outcome *from, int32_t res);
 
 #endif

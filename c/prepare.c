@@ -41,7 +41,8 @@ static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
                "entries (%d)",
                (int)r->io.sq.ring_entries);
   op->outcome.row = q->row;
-  op->outcome.yields_fd = (q->event_flags & EVENT_YIELDS_FD) != 0;
+  op->outcome.yields = event_yields(q->event_flags);
+  op->outcome.ring = r->number;
   op->outcome.multishot = q->multishot;
   op->reuses = (q->event_flags & EVENT_REUSE) != 0;
   op->outcome.control_room = q->control_room;

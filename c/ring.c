@@ -23,18 +23,19 @@
 ** Completing
 */
 
-void ring_settle(struct core *core, struct outcome *o, struct event *e,
+void ring_settle(struct ring *r, struct outcome *o, struct event *e,
                  int32_t res, uint32_t flags, const struct data *data)
 {
   if (o->aux != NULL || o->state == OUTCOME_READY)
-    outcome_drop(core, o); /* of an await that ended for lack of memory */
+    outcome_drop(r->core, o); /* of an await that ended for lack of memory */
   o->row = e->row;
   o->aux = e->aux;
   o->res = res;
   o->flags = flags;
   o->state = OUTCOME_READY;
   o->wants_peer = (e->flags & EVENT_PEER) != 0;
-  o->yields_fd = event_yields_fd(e);
+  o->yields = event_yields(e->flags);
+  o->ring = r->number;
   if (data != NULL)
     o->data = *data;
   e->aux = NULL;
@@ -51,20 +52,25 @@ static int32_t result_of(const struct event *e, int32_t res)
   ** interrupted, as it is by a cancel request */
   if (res == -EINTR || (res <= -512 && res >= -516))
     return e->flags & EVENT_CANCELLING ? -ECANCELED : -EINTR;
+  /* the kernel says 0 where it was told the slot */
+  if (res >= 0 && e->flags & EVENT_DIRECT && e->place >= 0)
+    return e->place;
   return res;
 }
 
-void ring_lose(const struct event *e, const struct result *one)
+void ring_lose(const struct ring *r, const struct event *e,
+               const struct result *one)
 {
+  const struct outcome from = {.yields = event_yields(e->flags),
+                               .ring = r->number};
   struct data data = one->data;
-  outcome_close_fd(event_yields_fd(e), one->res);
+  outcome_lose(r->core, &from, one->res);
   data_drop(&data);
 }
 
 void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
                  uint32_t flags, const struct data *data)
 {
-  struct core *core = r->core;
   cancel_settled(r, e);
   again_leave(r, e);
   if (e->flags & EVENT_DRAIN && !(e->flags & EVENT_BACKLOG))
@@ -75,16 +81,16 @@ void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
   event_give_back(L, r, e);
   r->stats.completed++;
   if (e->task != NULL) {
-    ring_settle(core, &e->task->outcome, e, res, flags, data);
+    ring_settle(r, &e->task->outcome, e, res, flags, data);
     task_complete(e->task);
   } else if (e->op != NULL) {
     if (!e->op->announced)
-      ring_settle(core, &e->op->outcome, e, res, flags, data);
+      ring_settle(r, &e->op->outcome, e, res, flags, data);
     operation_complete(e->op);
   } else {
-    const struct result lost = {res, flags, data ? *data : NO_DATA};
-    ring_lose(e, &lost);
-    outcome_close_pipe(e->row, e->aux, res);
+    struct outcome lost = {0};
+    ring_settle(r, &lost, e, res, flags, data);
+    outcome_drop(r->core, &lost);
   }
   event_free(r, e);
 }
@@ -97,11 +103,11 @@ static void announce(struct ring *r, struct event *e, uint32_t flags)
   struct aux *aux = e->aux; /* the kernel still reads it */
   e->aux = NULL;
   if (e->task != NULL) {
-    ring_settle(r->core, &e->task->outcome, e, e->res, flags, NULL);
+    ring_settle(r, &e->task->outcome, e, e->res, flags, NULL);
     task_complete(e->task);
     e->task = NULL;
   } else if (e->op != NULL) {
-    ring_settle(r->core, &e->op->outcome, e, e->res, flags, NULL);
+    ring_settle(r, &e->op->outcome, e, e->res, flags, NULL);
     operation_announce(e->op);
   }
   e->aux = aux;
@@ -114,13 +120,13 @@ static void progress(struct ring *r, struct event *e, const struct result *one)
   if (e->op != NULL && operation_is_multishot(e->op)) {
     again_proven(r, e);
     if (!operation_deliver(e->op, one)) {
-      ring_lose(e, one); /* no memory to keep it */
+      ring_lose(r, e, one); /* no memory to keep it */
       ring_cancel(r, e);
     } else if (operation_unread(e->op) >= RESULTS_MAX) {
       again_pause(r, e);
     }
   } else if (e->flags & EVENT_RESULT || (!e->task && !e->op)) {
-    ring_lose(e, one);
+    ring_lose(r, e, one);
   } else {
     e->res = one->res;
     e->flags |= EVENT_RESULT;
@@ -306,6 +312,7 @@ struct ring *ring_open(lua_State *L, struct core *core,
   r->backlog.limit = options->backlog;
   r->drain_timeout = options->drain_timeout;
   r->epoch = *core->epoch;
+  r->number = ++core->opened;
   r->pid = core->pid;
   r->events.anchors = LUA_NOREF;
   r->bell = -1;

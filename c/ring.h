@@ -60,6 +60,7 @@ struct ring {
   void *driver_state;
   struct core *core;
   struct ring *next; /* in core->rings */
+  uint32_t number;   /* no other ring of the core has had it */
   unsigned epoch;    /* of the process that may use it */
   pid_t pid;
   uint8_t state; /* enum ring_state */

@@ -215,7 +215,7 @@ static void deliver(struct ring *r, struct event *e, const struct result *one)
     r->multishot_lacking |= bit_of(e);
   rest(r, e);
   if (!operation_deliver(e->op, one)) {
-    ring_lose(e, one);
+    ring_lose(r, e, one);
     ring_cancel(r, e);
   } else if (operation_unread(e->op) < RESULTS_MAX) {
     again_wake(r, e);

@@ -83,11 +83,11 @@ static void leak(struct event *e, void *arg)
       r->stats.leaked += aux->loans[i].size;
   e->aux = NULL; /* the outcome must not take it along */
   if (e->task != NULL) {
-    ring_settle(r->core, &e->task->outcome, e, -ECANCELED, 0, NULL);
+    ring_settle(r, &e->task->outcome, e, -ECANCELED, 0, NULL);
     task_complete(e->task);
   } else if (e->op != NULL) {
     if (!e->op->announced)
-      ring_settle(r->core, &e->op->outcome, e, -ECANCELED, 0, NULL);
+      ring_settle(r, &e->op->outcome, e, -ECANCELED, 0, NULL);
     operation_complete(e->op);
   }
   e->task = NULL;

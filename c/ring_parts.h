@@ -49,7 +49,7 @@ void cancel_ended(struct ring *r, uint64_t user_data, int32_t res);
 uint64_t cancel_retry(struct ring *r, uint64_t deadline_ns);
 
 /* Moves what the event came to out of it; `data` may be NULL. */
-void ring_settle(struct core *core, struct outcome *o, struct event *e,
+void ring_settle(struct ring *r, struct outcome *o, struct event *e,
                  int32_t res, uint32_t flags, const struct data *data);
 
 /* The event is terminal: gives back what it lent, moves its outcome to
@@ -58,7 +58,8 @@ void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
                  uint32_t flags, const struct data *data);
 
 /* A result that nobody can be given: what it brought is let go of. */
-void ring_lose(const struct event *e, const struct result *one);
+void ring_lose(const struct ring *r, const struct event *e,
+               const struct result *one);
 
 /* Operations that go on, see ring_again.c.  The terminal CQE of an event with
 ** EVENT_AGAIN has come: false where that is its end. */

@@ -129,7 +129,7 @@ static const struct row rows[] = {
      .opcode = IORING_OP_ACCEPT,
      .result = RESULT_PEER,
      .yields_fd = true,
-     .options = OPTION_PEER | OPTION_MULTISHOT,
+     .options = OPTION_PEER | OPTION_MULTISHOT | OPTION_DIRECT,
      .args = {FD, FLAGS}},
     {.name = "cancel",
      .opcode = IORING_OP_ASYNC_CANCEL,
@@ -148,8 +148,14 @@ static const struct row rows[] = {
     {.name = "openat",
      .opcode = IORING_OP_OPENAT,
      .yields_fd = true,
+     .options = OPTION_DIRECT,
      .args = {DIRFD, PATH, FLAGS, OPTIONAL("mode", len, 0, 07777, 0)}},
     {.name = "close", .opcode = IORING_OP_CLOSE, .args = {FD}},
+    /* into slots from the first on; without it, into any that are empty */
+    {.name = "files_update",
+     .opcode = IORING_OP_FILES_UPDATE,
+     .result = RESULT_FILES,
+     .args = {IN("fds", ARG_FILES, addr), IN("slot", ARG_FIRST_SLOT, off)}},
     {.name = "statx",
      .opcode = IORING_OP_STATX,
      .result = RESULT_STATX,
@@ -198,6 +204,7 @@ static const struct row rows[] = {
     {.name = "openat2",
      .opcode = IORING_OP_OPENAT2,
      .yields_fd = true,
+     .options = OPTION_DIRECT,
      .args = {DIRFD, PATH, IN("how", ARG_OPEN_HOW, addr2)}},
     {.name = "epoll_ctl",
      .opcode = IORING_OP_EPOLL_CTL,
@@ -274,9 +281,20 @@ static const struct row rows[] = {
     {.name = "socket",
      .opcode = IORING_OP_SOCKET,
      .yields_fd = true,
+     .options = OPTION_DIRECT,
      .args = {INTEGER("domain", fd, 0, INT_MAX),
               INTEGER("type", off, 0, INT_MAX),
               OPTIONAL("protocol", len, 0, INT_MAX, 0), FLAGS}},
+    /* what a driver is told, by a number and up to 16 bytes */
+    {.name = "uring_cmd",
+     .opcode = IORING_OP_URING_CMD,
+     .args = {FD,
+              {.name = "cmd_op",
+               .kind = ARG_INTEGER,
+               FIELD_AT(URING_SQE_CMD_OP),
+               .min = 0,
+               .max = UINT32_MAX},
+              IN("command", ARG_COMMAND, addr3)}},
     /* the option is an integer, or what a Buffer or string holds */
     {.name = "getsockopt",
      .opcode = IORING_OP_URING_CMD,
@@ -360,6 +378,15 @@ static const struct row rows[] = {
      .since = "6.11",
      .by_system_call = call_listen,
      .args = {FD, OPTIONAL("backlog", len, 0, INT_MAX, SOMAXCONN)}},
+    /* the data is where the interface queue of a network card has its memory
+     */
+    {.name = "recv_zc",
+     .opcode = URING_OP_RECV_ZC,
+     .since = "6.15",
+     .multishot = true,
+     .options = OPTION_POLL_FIRST,
+     .args = {FD, INTEGER("ifq", file_index, 0, UINT32_MAX),
+              OPTIONAL("len", len, 0, UINT32_MAX, 0), FLAGS}},
     {.name = "epoll_wait",
      .opcode = URING_OP_EPOLL_WAIT,
      .since = "6.15",
@@ -369,11 +396,23 @@ static const struct row rows[] = {
               OPTIONAL("maxevents", len, 1, EPOLL_EVENTS_MAX,
                        EPOLL_EVENTS_MAX),
               FLAGS}},
+    {.name = "readv_fixed",
+     .opcode = URING_OP_READV_FIXED,
+     .since = "6.15",
+     .registered = true,
+     .args = {FD, ARG("buffers", ARG_BUFFERS), OFFSET, FLAGS}},
+    {.name = "writev_fixed",
+     .opcode = URING_OP_WRITEV_FIXED,
+     .since = "6.15",
+     .registered = true,
+     .args = {FD, ARG("data", ARG_DATAS), OFFSET, FLAGS}},
     {.name = "pipe",
      .opcode = URING_OP_PIPE,
      .since = "6.16",
      .by_system_call = call_pipe,
      .result = RESULT_PIPE,
+     .yields_fd = true,
+     .options = OPTION_DIRECT,
      ROOM(addr),
      .args = {FLAGS}},
     {.name = "raw", .args = {ARG("sqe", ARG_RAW)}},
@@ -416,7 +455,7 @@ const struct row *op_of_opcode(uint8_t opcode)
 bool op_yields_fd(uint8_t opcode)
 {
   const struct row *row = op_of_opcode(opcode);
-  return row != NULL && row->yields_fd;
+  return row != NULL && row->yields_fd && row->result != RESULT_PIPE;
 }
 
 int op_unknown(lua_State *L, const char *name)

@@ -47,8 +47,11 @@ enum arg_kind {
   ARG_OPTION_ROOM,  /* [Buffer [, length]] */
   ARG_OPTION_VALUE, /* integer; or Buffer or string [, length] */
   ARG_POOL,
-  ARG_PIECES, /* how many of `len` bytes a Buffer is */
-  ARG_RAW     /* the table that raw takes */
+  ARG_PIECES,     /* how many of `len` bytes a Buffer is */
+  ARG_COMMAND,    /* string, optional */
+  ARG_FILES,      /* table of descriptors */
+  ARG_FIRST_SLOT, /* for them; optional */
+  ARG_RAW         /* the table that raw takes */
 };
 
 struct arg {
@@ -70,6 +73,7 @@ enum result_kind {
   RESULT_EPOLL,    /* a number and a table of { events, data } */
   RESULT_PROVIDED, /* buffers have become the kernel's */
   RESULT_REMOVED,  /* some have not any more */
+  RESULT_FILES,    /* a number and, of those not named, the slots */
   RESULT_TIMEOUT   /* -ETIME is what was asked for */
 };
 
@@ -131,7 +135,8 @@ const struct row *op_next(const struct row *row); /* NULL: the first */
 /* The row that stands for an opcode; NULL: there is none. */
 const struct row *op_of_opcode(uint8_t opcode);
 
-/* Is a result ≥ 0 of this opcode a new descriptor? */
+/* Is a result ≥ 0 of this opcode a new descriptor?  Those of a pipe are
+** elsewhere. */
 bool op_yields_fd(uint8_t opcode);
 
 /* Raises "unknown operation 'raed' (did you mean 'read'?)". */

@@ -50,6 +50,7 @@ build = {
         "c/call.c",
         "c/constants.c",
         "c/core.c",
+        "c/direct.c",
         "c/driver_fault.c",
         "c/driver_kernel.c",
         "c/errors.c",

@@ -80,6 +80,11 @@ local good = {
   futex_wake = { uring.buffer(4), 1, 1, 2, 0 };
   futex_waitv = { { { uring.buffer(4), 1 } }, 0 };
   fixed_fd_install = { NONE, 0 };
+  uring_cmd = { NONE, 0, "xxxx" };
+  files_update = { { NONE }, 0 };
+  recv_zc = { NONE, 0, 0, 0 };
+  readv_fixed = { NONE, { uring.buffer(4) }, 1, 0, 0 };
+  writev_fixed = { NONE, { uring.buffer(4) }, 1, 0, 0 };
   ftruncate = { NONE, 0 };
   pipe = { 0 };
   raw = { { opcode = 0 } };
@@ -147,6 +152,11 @@ local signature = {
   futex_wake = { "word", "value", "mask", "futex_flags", "flags" };
   futex_waitv = { "words", "flags" };
   fixed_fd_install = { "fd", "flags" };
+  uring_cmd = { "fd", "cmd_op", "command" };
+  files_update = { "fds", "slot" };
+  recv_zc = { "fd", "ifq", "len", "flags" };
+  readv_fixed = { "fd", "buffers", "count", "offset", "flags" };
+  writev_fixed = { "fd", "data", "count", "offset", "flags" };
   ftruncate = { "fd", "len" };
   pipe = { "flags" };
   raw = { "sqe" };
@@ -157,7 +167,9 @@ local expected_type = {
   buffers = "table"; message = "table"; seconds = "number"; operation = "operation"; address = "address as a string";
   path = "string"; buffer = "Buffer"; sqe = "table"; oldpath = "string"; newpath = "string"; target = "string";
   linkpath = "string"; name = "string"; data = "Buffer or string"; value = "Buffer or string"; word = "Buffer";
-  words = "table"; ring = "ring"; ["writev.data"] = "table"; ["openat2.how"] = "table"; ["epoll_ctl.data"] = "integer";
+  words = "table"; ring = "ring"; ["writev.data"] = "table";
+  ["writev_fixed.data"] = "table"; fds = "table"; command = "string";
+  ["openat2.how"] = "table"; ["epoll_ctl.data"] = "integer";
   ["msg_ring.data"] = "integer"; ["setsockopt.value"] = "integer, Buffer or string"; ["futex_wait.value"] = "integer";
   ["futex_wake.value"] = "integer";
 }
@@ -189,6 +201,7 @@ local ranges = {
   op = { 0, 4, -1, BIG }; maxevents = { 0, 17, -1 };
   level = { -1, 1 << 31 }; optname = { -1, 1 << 31 };
   idtype = { -1, 4 }; id = { -1, 1 << 31 }; options = { -1, 1 << 31 };
+  slot = { -1, 1 << 15 }; cmd_op = { -1, 1 << 32 }; ifq = { -1, 1 << 32 };
   futex_flags = { -1, 1 << 32 }; zc_flags = { -1, 1 << 16 };
   ["openat2.how"] = false; ["fallocate.mode"] = { -1, 1 << 31 }; ["poll_update.flags"] = { -1, 4, 1 << 32 };
   ["msg_ring.data"] = { -1, 1 << 32 }; ["futex_wait.value"] = { -1, 1 << 32 }; ["futex_wake.value"] = { -1, 1 << 31 };
@@ -352,7 +365,7 @@ describe("arguments of operations", function()
     assert.are.equal("unknown option 'multishot' of recv; it takes async drain poll_first link hardlink fixed_file",
       error_of("recv", NONE, uring.buffer(1), { multishot = true }))
     assert.are.equal(
-      "unknown option 'poll_first' of accept; it takes async drain multishot peer link hardlink fixed_file",
+      "unknown option 'poll_first' of accept; it takes async drain multishot peer link hardlink fixed_file direct",
       error_of("accept", NONE, { poll_first = true }))
   end)
 
@@ -691,6 +704,9 @@ describe("random arguments", function()
     options = function() return pick { 4, 5, 2, 0 } end;
     word = function() return buffer() end; futex_flags = function() return pick { 2, 130, 4 } end;
     zc_flags = function() return pick { 0, 0, 1, 8 } end;
+    cmd_op = function() return math.random(0, 5) end; command = function() return pick { "", "1234567890123456" } end;
+    ifq = function() return math.random(0, 1) end;
+    fds = function() return { descriptor(), descriptor() } end; slot = function() return pick { 0, 1, 100 } end;
     ["openat2.how"] = function() return { flags = pick { 0, const.O_CLOEXEC } } end;
     ["futex_wait.value"] = function() return math.random(0, 1) end;
     ["futex_wake.value"] = function() return math.random(0, 1) end;
