@@ -140,10 +140,10 @@ static int kernel_open(struct ring *r, const struct ring_options *o)
 /* With an SQ thread there is nothing to enter for unless it sleeps.  The
 ** fence makes the new tail visible before the flag is read; without it both
 ** sides can miss each other (liburing, sq_ring_needs_enter). */
-static bool submit_needs_enter(struct ring *r, unsigned to_submit,
+static bool submit_needs_enter(const struct ring *r, unsigned to_submit,
                                unsigned *flags)
 {
-  if (!(r->io.flags & IORING_SETUP_SQPOLL))
+  if (to_submit == 0 || !(r->io.flags & IORING_SETUP_SQPOLL))
     return to_submit > 0;
   io_uring_smp_mb();
   if (!(IO_URING_READ_ONCE(*r->io.sq.kflags) & IORING_SQ_NEED_WAKEUP))
@@ -163,14 +163,16 @@ static bool cq_needs_enter(struct ring *r)
 }
 
 static int kernel_enter(struct ring *r, unsigned to_submit,
-                        unsigned min_complete, uint64_t deadline_ns)
+                        unsigned min_complete, unsigned flags,
+                        uint64_t deadline_ns)
 {
   struct __kernel_timespec ts;
   struct io_uring_getevents_arg arg;
-  unsigned flags = 0;
   bool submits = submit_needs_enter(r, to_submit, &flags);
-  bool flushes = cq_needs_enter(r);
-  if (!submits && !flushes && min_complete == 0)
+  bool wakes = (flags & (IORING_ENTER_SQ_WAKEUP | IORING_ENTER_SQ_WAIT)) != 0;
+  bool gets = (flags & IORING_ENTER_GETEVENTS) &&
+              (cq_needs_enter(r) || min_complete > 0);
+  if (!submits && !wakes && !gets)
     return (int)to_submit;
   memset(&arg, 0, sizeof arg);
   if (min_complete > 0 && deadline_ns != UINT64_MAX) {
@@ -180,7 +182,7 @@ static int kernel_enter(struct ring *r, unsigned to_submit,
     ts.tv_nsec = (long long)(left % 1000000000u);
     arg.ts = (uint64_t)(uintptr_t)&ts;
   }
-  flags |= IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
+  flags |= IORING_ENTER_EXT_ARG;
   r->stats.enters++;
   /* liburing's wrapper types its argument as a signal mask */
   return io_uring_enter2((unsigned)r->io.ring_fd, to_submit, min_complete,

@@ -178,6 +178,8 @@ static int await_foreign(lua_State *L, struct task *t, struct operation *op)
     if (ring_has_unsent(op->ring)) /* nobody else hands it over */
       ring_ring_bell(op->ring);
     watch(L, t, bell);
+    if (is_ready(op)) /* a finaliser reaped it meanwhile */
+      ring_cancel(t->core->home, t->event);
     return task_park(L, t, &op->watchers, foreign_k, (lua_KContext)t);
   }
   return t->then(L, LUA_OK, (lua_KContext)t);
@@ -208,6 +210,8 @@ int operation_await_ready(lua_State *L, struct operation *op, lua_KFunction k)
     loop_until(L, op->ring, UINT64_MAX, is_ready, op);
     return k(L, LUA_OK, 0);
   }
+  if (is_ready(op)) /* a finaliser reaped it meanwhile */
+    return k(L, LUA_OK, 0);
   if (op->ring != op->core->home) {
     t->then = k;
     return await_foreign(L, t, op);

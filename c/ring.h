@@ -162,6 +162,9 @@ void ring_orphan(struct ring *r, struct event *e);
 ** many SQEs the kernel took or -errno. */
 int ring_submit(lua_State *L, struct ring *r);
 
+/* Is this what enter says when nothing is wrong with the ring? */
+bool ring_is_passing(int rc);
+
 /* One step: one enter that submits and, if `wait`, waits for a completion or
 ** the deadline; then the batch is reaped and the SQ refilled.  Nothing of the
 ** user's runs.  Returns 0 or -errno where the ring is broken; EINTR, EAGAIN,
