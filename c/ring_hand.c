@@ -13,6 +13,7 @@
 #include <limits.h>
 
 #include "errors.h"
+#include "loop.h"
 #include "op.h"
 #include "operation.h"
 #include "ring_object.h"
@@ -160,6 +161,37 @@ static int hand_advance(lua_State *L)
 }
 
 /*
+** Turning
+*/
+
+/* ring:step([seconds]): one turn, for a loop that is not ours: hands over,
+** waits for at most so long (nil: until something happens), reaps, and on the
+** default ring runs the tasks that are ready.  -> in how many seconds the ring
+** wants to be stepped at the latest; nil: not before its fd is readable */
+static int hand_step(lua_State *L)
+{
+  struct ring *r = ring_object_open(L, 1);
+  lua_Number seconds = luaL_optnumber(L, 2, 0);
+  uint64_t deadline_ns = UINT64_MAX, next_ns;
+  bool wait = true;
+  luaL_argcheck(L, seconds >= 0, 2, "seconds are negative");
+  if (r->core->sched.turning)
+    return luaL_error(L, "cannot step a ring inside a task: await in it");
+  if (!lua_isnoneornil(L, 2)) {
+    wait = seconds > 0;
+    deadline_ns = now_ns() + seconds_to_ns(seconds);
+  }
+  next_ns = loop_step(L, r, wait, deadline_ns);
+  if (next_ns == UINT64_MAX) {
+    lua_pushnil(L);
+  } else {
+    uint64_t now = now_ns();
+    lua_pushnumber(L, next_ns > now ? (lua_Number)(next_ns - now) / 1e9 : 0);
+  }
+  return 1;
+}
+
+/*
 ** Operations
 */
 
@@ -175,10 +207,8 @@ static int hand_user_data(lua_State *L)
 }
 
 static const luaL_Reg methods[] = {
-    {"enter", hand_enter},
-    {"peek", hand_peek},
-    {"advance", hand_advance},
-    {NULL, NULL},
+    {"enter", hand_enter}, {"peek", hand_peek}, {"advance", hand_advance},
+    {"step", hand_step},   {NULL, NULL},
 };
 
 void hand_methods(lua_State *L)

@@ -1,4 +1,4 @@
-/* The ring by hand, beneath the loop: enter, peek, advance, and what
+/* The ring by hand, beneath the loop: enter, peek, advance, step, and what
 ** CQEs call an operation.
 */
 #ifndef URING_RING_HAND_H
@@ -6,7 +6,7 @@
 
 #include "ring.h"
 
-/* Adds enter, peek and advance to the table on the top, the methods of
+/* Adds enter, peek, advance and step to the table on the top, the methods of
 ** the ring, and user_data to the methods of operations. */
 void hand_methods(lua_State *L);
 

@@ -371,9 +371,9 @@ static const luaL_Reg ring_functions[] = {
 /* Pushes a table of the methods, for the default ring. */
 static void push_on_default(lua_State *L, struct core *core)
 {
-  static const char *const names[] = {"prepare", "submit", "stats", "features",
-                                      "probe",   "link",   "fd",    "enter",
-                                      "peek",    "advance"};
+  static const char *const names[] = {
+      "prepare", "submit", "stats", "features", "probe",  "link",
+      "fd",      "step",   "enter", "peek",     "advance"};
   lua_newtable(L);
   luaL_getmetatable(L, RING_TYPE);
   lua_getfield(L, -1, "__index"); /* functions; metatable; methods */

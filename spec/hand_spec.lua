@@ -428,7 +428,7 @@ describe("a ring that is driven by hand", function()
   it("is refused once it is closed", function()
     local ring = uring.ring { entries = 8 }
     ring:close()
-    for _, method in ipairs { "enter", "peek", "advance" } do
+    for _, method in ipairs { "enter", "peek", "advance", "step" } do
       assert.is_truthy(helper.error_of(ring[method], ring):find("closed ring", 1, true))
     end
   end)
@@ -440,13 +440,13 @@ describe("a ring that is driven by hand", function()
     local pid = testkit.fork()
     if pid == 0 then
       local refused = 0
-      for _, method in ipairs { "enter", "peek", "advance" } do
+      for _, method in ipairs { "enter", "peek", "advance", "step" } do
         local ok, err = pcall(ring[method], ring)
         refused = refused + (not ok and err:find("before the fork", 1, true) and 1 or 0)
       end
       testkit.exit(refused)
     end
-    assert.are.equal(3, testkit.wait(pid))
+    assert.are.equal(4, testkit.wait(pid))
     assert.are.equal(1, ring:advance(2))
     assert.are.equal(1, ring:enter(1))
     assert.are.equal(1, ring:advance(2))
@@ -531,5 +531,121 @@ describe("a ring that is driven by hand", function()
       assert.are.same({ 60, 0, 0, 0 }, { stats.completed, stats.in_flight, stats.backlog, stats.unknown })
       assert.is_true(given <= 60 + stats.cancelled and given >= 40, given)
     end
+  end)
+end)
+
+describe("step", function()
+  limited(before_each, after_each)
+
+  it("turns a ring once", function()
+    local ring = opened.ring()
+    local ops = nops(ring, 2)
+    assert.is_nil(ring:step(0))
+    assert.are.equal("done done", statuses(ops))
+    assert.is_nil(ring:step(0))
+  end)
+
+  it("waits until something happens, or for so long", function()
+    local ring = opened.ring()
+    local op = ring:prepare("timeout", 0.02)
+    local began = uring.now()
+    for _ = 1, 5 do
+      ring:step(0)
+    end
+    assert.are.equal("submitted", op:status())
+    ring:step()
+    assert.is_true(uring.now() - began >= 0.02)
+    assert.are.equal("done", op:status())
+    local _ <close> = ring:prepare("timeout", 60)
+    began = uring.now()
+    ring:step(0.02)
+    local took = uring.now() - began
+    assert.is_true(took >= 0.02 and took < 1, took)
+  end)
+
+  it("runs tasks and tells when the next one wants to", function()
+    local log = {}
+    local first = uring.spawn(function()
+      log[#log + 1] = "first"
+      uring.sleep(0.05)
+      log[#log + 1] = "first again"
+    end)
+    local second = uring.spawn(function()
+      log[#log + 1] = "second"
+      uring.yield()
+      log[#log + 1] = "second again"
+    end)
+    assert.are.equal(0, uring.step(0)) -- the second is ready
+    assert.are.same({ "first", "second" }, log)
+    local seconds = uring.step(0)
+    assert.are.same({ "first", "second", "second again" }, log)
+    assert.is_true(seconds > 0 and seconds <= 0.05, seconds)
+    assert.are.equal("returned", second:status())
+    uring.step(seconds)
+    assert.is_nil(uring.step(0.2))
+    assert.are.equal("first again", log[4])
+    assert.are.equal("returned", first:status())
+  end)
+
+  it("hands over what the tasks have asked for", function()
+    local r, w = opened.pipe()
+    local task = uring.spawn(function()
+      return uring.op.write(w, "data")
+    end)
+    uring.step(0)
+    assert.are.equal("waiting", task:status())
+    assert.is_true(testkit.poll(r, 0)) -- the kernel has it
+    uring.step(0)
+    assert.are.equal(4, task:await())
+    assert.are.equal(4, uring.op.read(r, uring.buffer(4)))
+  end)
+
+  it("is told by the fd that there is something to do", function()
+    local r, w = opened.pipe()
+    local had = uring.stats().in_flight
+    local fd = uring.fd()
+    opened.keep { close = uring.close } -- the bell is a descriptor that the books do not know
+    local got
+    local task = uring.spawn(function()
+      got = uring.op.read(r, uring.buffer(4))
+    end)
+    assert.is_nil(uring.step(0))
+    assert.are.equal(had + 1, uring.stats().in_flight)
+    assert.is_false(testkit.poll(fd, 0))
+    write_by_other_means(w, "data")
+    assert.is_true(testkit.poll(fd, 1))
+    assert.is_nil(got)
+    for _ = 1, 3 do
+      uring.step(0)
+    end
+    assert.are.equal(4, got)
+    assert.are.equal("returned", task:status())
+    assert.is_false(testkit.poll(fd, 0))
+  end)
+
+  it("is refused inside a task, and where it could never end", function()
+    local ring = opened.ring()
+    uring.run(function()
+      assert.is_truthy(helper.error_of(uring.step, 0):find("cannot step a ring inside a task", 1, true))
+      assert.is_truthy(helper.error_of(ring.step, ring, 0):find("cannot step a ring inside a task", 1, true))
+    end)
+    assert.is_truthy(helper.error_of(ring.step, ring):find("nothing is in flight on this ring", 1, true))
+    assert.is_truthy(helper.error_of(ring.step, ring, -1):find("seconds are negative", 1, true))
+    assert.is_truthy(helper.error_of(ring.step, ring, 0 / 0):find("seconds are negative", 1, true))
+    assert.is_truthy(helper.error_of(ring.step, ring, "x"):find("number expected", 1, true))
+    ring:step(0.001)
+    local one, two
+    one = uring.spawn(function()
+      two:await()
+    end)
+    two = uring.spawn(function()
+      one:await()
+    end)
+    uring.step(0)
+    assert.is_truthy(helper.error_of(uring.step):find("deadlock", 1, true))
+    one:cancel()
+    two:cancel()
+    uring.step(0)
+    assert.are.same({ "cancelled", "cancelled" }, { one:status(), two:status() })
   end)
 end)
