@@ -42,6 +42,8 @@ static unsigned first_rung(const struct ring_options *o)
   unsigned flags = IORING_SETUP_SUBMIT_ALL | IORING_SETUP_SINGLE_ISSUER |
                    IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP |
                    URING_SETUP_NO_SQARRAY;
+  if (o->iopoll)
+    flags |= IORING_SETUP_IOPOLL;
   if (!o->sqpoll) /* the SQ thread runs its task work by itself */
     return flags | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
   flags |= IORING_SETUP_SQPOLL;
@@ -153,13 +155,14 @@ static bool submit_needs_enter(const struct ring *r, unsigned to_submit,
 }
 
 /* Completions that only an enter brings into the CQ: those that did not fit,
-** and those whose task work is deferred. */
+** those whose task work is deferred, and those that are polled for. */
 static bool cq_needs_enter(struct ring *r)
 {
   unsigned kflags = IO_URING_READ_ONCE(*r->io.sq.kflags);
   if (kflags & IORING_SQ_CQ_OVERFLOW)
     r->stats.overflowed++;
-  return kflags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN);
+  return kflags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN) ||
+         (r->in_flight > 0 && ring_is_polled(r));
 }
 
 static int kernel_enter(struct ring *r, unsigned to_submit,
@@ -174,6 +177,9 @@ static int kernel_enter(struct ring *r, unsigned to_submit,
               (cq_needs_enter(r) || min_complete > 0);
   if (!submits && !wakes && !gets)
     return (int)to_submit;
+  /* a kernel that polls looks at no clock: once round, and the caller does */
+  if (ring_is_polled(r) && deadline_ns != UINT64_MAX)
+    min_complete = 0;
   memset(&arg, 0, sizeof arg);
   if (min_complete > 0 && deadline_ns != UINT64_MAX) {
     uint64_t now = now_ns();

@@ -86,7 +86,8 @@ static uint64_t next_turn(const struct ring *r)
   const struct core *core = r->core;
   bool is_home = r == core->home;
   uint64_t next = is_home ? timer_nearest(core) : UINT64_MAX;
-  if (ring_has_unsent(r) || (is_home && !queue_empty(&core->sched.ready)))
+  if (ring_has_unsent(r) || (r->in_flight > 0 && ring_is_polled(r)) ||
+      (is_home && !queue_empty(&core->sched.ready)))
     return 0;
   if (r->retries > 0 && r->retry_at < next)
     next = r->retry_at;

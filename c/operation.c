@@ -144,7 +144,8 @@ static void check_cancelled(lua_State *L, const struct operation *op,
 ** In a task, an operation of a ring that is not the home ring: that ring's
 ** bell is polled from the home ring, and the ring reaped when it rings.
 ** Somebody else may reap it first, so the task also stands among the
-** operation's watchers; see wake.
+** operation's watchers; see wake.  A ring that polls its devices rings no
+** bell by itself: the task enters it in every turn.
 */
 
 static int foreign_k(lua_State *L, int status, lua_KContext ctx);
@@ -175,6 +176,10 @@ static int await_foreign(lua_State *L, struct task *t, struct operation *op)
       return luaL_error(L, "io_uring_enter: %s", strerror(-rc));
     if (is_ready(op))
       return t->then(L, LUA_OK, (lua_KContext)t);
+    if (ring_is_polled(op->ring)) {
+      task_make_ready(t);
+      return lua_yieldk(L, 0, (lua_KContext)t, foreign_k);
+    }
     if (ring_has_unsent(op->ring)) /* nobody else hands it over */
       ring_ring_bell(op->ring);
     watch(L, t, bell);

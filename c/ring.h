@@ -14,7 +14,7 @@
 struct ring_options {
   unsigned entries, cq_entries; /* cq_entries 0: four times the SQ */
   unsigned backlog;             /* SQEs that may wait outside the SQ */
-  bool sqpoll;
+  bool sqpoll, iopoll;
   unsigned sq_thread_idle_ms;
   int sq_thread_cpu;        /* -1: not pinned */
   lua_Number drain_timeout; /* seconds that close waits for loans */
@@ -98,6 +98,13 @@ void ring_default_options(struct ring_options *options);
 static inline bool ring_published(const struct ring *r, const struct event *e)
 {
   return !(e->flags & EVENT_BACKLOG) && e->order < r->published;
+}
+
+/* Are completions found by polling the devices, which only an enter does? */
+static inline bool ring_is_polled(const struct ring *r)
+{
+  return (r->io.flags & (IORING_SETUP_IOPOLL | IORING_SETUP_SQPOLL)) ==
+         IORING_SETUP_IOPOLL;
 }
 
 static inline bool ring_supports(const struct ring *r, uint8_t opcode)

@@ -235,7 +235,12 @@ static int ring_probe(lua_State *L)
 ** been turned. */
 static int ring_fd(lua_State *L)
 {
-  int fd = ring_bell(ring_object_open(L, 1));
+  struct ring *r = ring_object_open(L, 1);
+  int fd;
+  if (ring_is_polled(r))
+    return luaL_error(L, "a ring with iopoll has no fd to wait for: its "
+                         "completions are found by entering it");
+  fd = ring_bell(r);
   if (fd < 0)
     return push_failure(L, "eventfd", -fd);
   lua_pushinteger(L, fd);

@@ -247,6 +247,9 @@ describe("peek", function()
       ring:enter()
     end
     assert.are.equal(12, seen)
+    for _, four in ipairs(ops) do
+      assert.are.equal("done done done done", statuses(four))
+    end
     assert.is_true(ring:stats().overflowed > 0)
   end)
 
