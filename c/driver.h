@@ -22,9 +22,12 @@ struct driver {
   ** and waits until `min_complete` CQEs are there or the clock has reached
   ** `deadline_ns` (UINT64_MAX: no deadline).  Returns how many SQEs it took,
   ** or -errno; -ETIME and -EINTR mean that it took none and the wait ended
-  ** early.  SQEs not taken stay in the SQ. */
+  ** early.  SQEs not taken stay in the SQ.
+  ** `flags` are what is asked of io_uring_enter: without GETEVENTS it does
+  ** not wait and brings nothing into the CQ.  What else the call needs, the
+  ** driver adds. */
   int (*enter)(struct ring *ring, unsigned to_submit, unsigned min_complete,
-               uint64_t deadline_ns);
+               unsigned flags, uint64_t deadline_ns);
 
   void (*close)(struct ring *ring);
 

@@ -42,6 +42,8 @@ static unsigned first_rung(const struct ring_options *o)
   unsigned flags = IORING_SETUP_SUBMIT_ALL | IORING_SETUP_SINGLE_ISSUER |
                    IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP |
                    URING_SETUP_NO_SQARRAY;
+  if (o->iopoll)
+    flags |= IORING_SETUP_IOPOLL;
   if (!o->sqpoll) /* the SQ thread runs its task work by itself */
     return flags | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
   flags |= IORING_SETUP_SQPOLL;
@@ -141,10 +143,10 @@ static int kernel_open(struct ring *r, const struct ring_options *o)
 /* With an SQ thread there is nothing to enter for unless it sleeps.  The
 ** fence makes the new tail visible before the flag is read; without it both
 ** sides can miss each other (liburing, sq_ring_needs_enter). */
-static bool submit_needs_enter(struct ring *r, unsigned to_submit,
+static bool submit_needs_enter(const struct ring *r, unsigned to_submit,
                                unsigned *flags)
 {
-  if (!(r->io.flags & IORING_SETUP_SQPOLL))
+  if (to_submit == 0 || !(r->io.flags & IORING_SETUP_SQPOLL))
     return to_submit > 0;
   io_uring_smp_mb();
   if (!(IO_URING_READ_ONCE(*r->io.sq.kflags) & IORING_SQ_NEED_WAKEUP))
@@ -154,25 +156,31 @@ static bool submit_needs_enter(struct ring *r, unsigned to_submit,
 }
 
 /* Completions that only an enter brings into the CQ: those that did not fit,
-** and those whose task work is deferred. */
+** those whose task work is deferred, and those that are polled for. */
 static bool cq_needs_enter(struct ring *r)
 {
   unsigned kflags = IO_URING_READ_ONCE(*r->io.sq.kflags);
   if (kflags & IORING_SQ_CQ_OVERFLOW)
     r->stats.overflowed++;
-  return kflags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN);
+  return kflags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN) ||
+         (r->in_flight > 0 && ring_is_polled(r));
 }
 
 static int kernel_enter(struct ring *r, unsigned to_submit,
-                        unsigned min_complete, uint64_t deadline_ns)
+                        unsigned min_complete, unsigned flags,
+                        uint64_t deadline_ns)
 {
   struct __kernel_timespec ts;
   struct io_uring_getevents_arg arg;
-  unsigned flags = 0;
   bool submits = submit_needs_enter(r, to_submit, &flags);
-  bool flushes = cq_needs_enter(r);
-  if (!submits && !flushes && min_complete == 0)
+  bool wakes = (flags & (IORING_ENTER_SQ_WAKEUP | IORING_ENTER_SQ_WAIT)) != 0;
+  bool gets = (flags & IORING_ENTER_GETEVENTS) &&
+              (cq_needs_enter(r) || min_complete > 0);
+  if (!submits && !wakes && !gets)
     return (int)to_submit;
+  /* a kernel that polls looks at no clock: once round, and the caller does */
+  if (ring_is_polled(r) && deadline_ns != UINT64_MAX)
+    min_complete = 0;
   memset(&arg, 0, sizeof arg);
   if (min_complete > 0 && deadline_ns != UINT64_MAX) {
     uint64_t now = now_ns();
@@ -181,7 +189,7 @@ static int kernel_enter(struct ring *r, unsigned to_submit,
     ts.tv_nsec = (long long)(left % 1000000000u);
     arg.ts = (uint64_t)(uintptr_t)&ts;
   }
-  flags |= IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
+  flags |= IORING_ENTER_EXT_ARG;
   r->stats.enters++;
   /* liburing's wrapper types its argument as a signal mask */
   return io_uring_enter2((unsigned)r->io.ring_fd, to_submit, min_complete,

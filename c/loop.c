@@ -96,6 +96,36 @@ void loop_turn(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
     broken(L, rc);
 }
 
+/* When the ring wants its next turn, if its bell stays silent until then. */
+static uint64_t next_turn(const struct ring *r)
+{
+  const struct core *core = r->core;
+  bool is_home = r == core->home;
+  uint64_t next = is_home ? timer_nearest(core) : UINT64_MAX;
+  if (ring_has_unsent(r) || (r->in_flight > 0 && ring_is_polled(r)) ||
+      (is_home && !queue_empty(&core->sched.ready)))
+    return 0;
+  if (r->retries > 0 && r->retry_at < next)
+    next = r->retry_at;
+  if (core->lingering > 0) {
+    uint64_t soon = now_ns() + LINGER_NS;
+    next = soon < next ? soon : next;
+  }
+  return next;
+}
+
+uint64_t loop_step(lua_State *L, struct ring *r, bool wait,
+                   uint64_t deadline_ns)
+{
+  loop_turn(L, r, wait, deadline_ns);
+  if (ring_has_unsent(r)) {
+    int rc = ring_submit(L, r);
+    if (!ring_is_passing(rc))
+      broken(L, rc);
+  }
+  return next_turn(r);
+}
+
 void loop_until(lua_State *L, struct ring *r, uint64_t deadline_ns,
                 bool (*done)(void *arg), void *arg)
 {

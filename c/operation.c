@@ -170,7 +170,8 @@ static void check_cancelled(lua_State *L, const struct operation *op,
 ** In a task, an operation of a ring that is not the home ring: that ring's
 ** bell is polled from the home ring, and the ring reaped when it rings.
 ** Somebody else may reap it first, so the task also stands among the
-** operation's watchers; see wake.
+** operation's watchers; see wake.  A ring that polls its devices rings no
+** bell by itself: the task enters it in every turn.
 */
 
 static int foreign_k(lua_State *L, int status, lua_KContext ctx);
@@ -201,9 +202,15 @@ static int await_foreign(lua_State *L, struct task *t, struct operation *op)
       return luaL_error(L, "io_uring_enter: %s", strerror(-rc));
     if (is_ready(op))
       return t->then(L, LUA_OK, (lua_KContext)t);
+    if (ring_is_polled(op->ring)) {
+      task_make_ready(t);
+      return lua_yieldk(L, 0, (lua_KContext)t, foreign_k);
+    }
     if (ring_has_unsent(op->ring)) /* nobody else hands it over */
       ring_ring_bell(op->ring);
     watch(L, t, bell);
+    if (is_ready(op)) /* a finaliser reaped it meanwhile */
+      ring_cancel(t->core->home, t->event);
     return task_park(L, t, &op->watchers, foreign_k, (lua_KContext)t);
   }
   return t->then(L, LUA_OK, (lua_KContext)t);
@@ -234,6 +241,8 @@ int operation_await_ready(lua_State *L, struct operation *op, lua_KFunction k)
     loop_until(L, op->ring, UINT64_MAX, is_ready, op);
     return k(L, LUA_OK, 0);
   }
+  if (is_ready(op)) /* a finaliser reaped it meanwhile */
+    return k(L, LUA_OK, 0);
   if (op->ring != op->core->home) {
     t->then = k;
     return await_foreign(L, t, op);

@@ -8,6 +8,7 @@
 **  - reaping moves outcomes and marks who is ready; it runs nobody.
 */
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -175,14 +176,16 @@ static void complete(lua_State *L, struct ring *r,
     ended(L, r, e, &one);
 }
 
-static void reap(lua_State *L, struct ring *r)
+unsigned ring_reap(lua_State *L, struct ring *r, unsigned most)
 {
   struct io_uring_cq *cq = &r->io.cq;
-  unsigned head = *cq->khead;
-  unsigned tail = io_uring_smp_load_acquire(cq->ktail);
-  for (; head != tail; head++)
+  unsigned head = *cq->khead, ready = ring_cq_ready(r);
+  unsigned count = ready < most ? ready : most;
+  unsigned end = head + count;
+  for (; head != end; head++)
     complete(L, r, &cq->cqes[head & cq->ring_mask]);
-  io_uring_smp_store_release(cq->khead, head);
+  io_uring_smp_store_release(cq->khead, end);
+  return count;
 }
 
 /*
@@ -194,16 +197,15 @@ int ring_submit(lua_State *L, struct ring *r)
   unsigned to_submit;
   queue_refill(L, r);
   to_submit = queue_publish(r);
-  return to_submit ? r->driver->enter(r, to_submit, 0, 0) : 0;
+  return to_submit ? ring_enter(r, to_submit, 0, 0) : 0;
 }
 
 static bool cq_empty(const struct ring *r)
 {
-  return *r->io.cq.khead == io_uring_smp_load_acquire(r->io.cq.ktail);
+  return ring_cq_ready(r) == 0;
 }
 
-/* Is this what enter says when nothing is wrong with the ring? */
-static bool passing(int rc)
+bool ring_is_passing(int rc)
 {
   return rc >= 0 || rc == -EINTR || rc == -ETIME || rc == -EAGAIN ||
          rc == -EBUSY || rc == -EBADR;
@@ -217,12 +219,12 @@ static int wait_out_pressure(struct ring *r, uint64_t deadline_ns)
   uint64_t soon = now_ns() + 1000000u;
   if (!cq_empty(r))
     return 0;
-  return r->driver->enter(r, 0, 1, soon < deadline_ns ? soon : deadline_ns);
+  return ring_enter(r, 0, 1, soon < deadline_ns ? soon : deadline_ns);
 }
 
-/* Silences the bell.  What rang between the reaping and here is rung again:
-** the kernel raises the flags before it rings. */
-static void silence_bell(const struct ring *r)
+/* What rang between the reaping and here is rung again: the kernel raises the
+** flags before it rings. */
+void ring_silence_bell(const struct ring *r)
 {
   const unsigned more = IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW;
   eventfd_t count;
@@ -244,15 +246,15 @@ int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
   /* what found no room follows in the next step: first hand over */
   wait = wait && all && completed == r->stats.completed && cq_empty(r);
   to_submit = queue_publish(r);
-  rc = r->driver->enter(r, to_submit, wait, deadline_ns);
+  rc = ring_enter(r, to_submit, wait, deadline_ns);
   if (rc == -EAGAIN || rc == -EBUSY || (!all && queue_room(r) == 0))
     rc = wait_out_pressure(r, deadline_ns);
   if (rc == -EBADR) /* the kernel had no memory to keep a CQE */
     r->stats.overflowed++;
-  reap(L, r);
-  silence_bell(r);
+  ring_reap(L, r, UINT_MAX);
+  ring_silence_bell(r);
   queue_refill(L, r);
-  return passing(rc) ? 0 : rc;
+  return ring_is_passing(rc) ? 0 : rc;
 }
 
 int ring_bell(struct ring *r)

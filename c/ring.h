@@ -14,7 +14,7 @@
 struct ring_options {
   unsigned entries, cq_entries; /* cq_entries 0: four times the SQ */
   unsigned backlog;             /* SQEs that may wait outside the SQ */
-  bool sqpoll;
+  bool sqpoll, iopoll;
   unsigned sq_thread_idle_ms;
   int sq_thread_cpu;        /* -1: not pinned */
   lua_Number drain_timeout; /* seconds that close waits for loans */
@@ -112,6 +112,13 @@ static inline bool ring_published(const struct ring *r, const struct event *e)
   return !(e->flags & EVENT_BACKLOG) && e->order < r->published;
 }
 
+/* Are completions found by polling the devices, which only an enter does? */
+static inline bool ring_is_polled(const struct ring *r)
+{
+  return (r->io.flags & (IORING_SETUP_IOPOLL | IORING_SETUP_SQPOLL)) ==
+         IORING_SETUP_IOPOLL;
+}
+
 static inline bool ring_supports(const struct ring *r, uint8_t opcode)
 {
   return r->supported[opcode / 8] >> (opcode % 8) & 1;
@@ -186,6 +193,9 @@ void ring_orphan(struct ring *r, struct event *e);
 /* Publishes what is queued and hands it over; reaps nothing.  Returns how
 ** many SQEs the kernel took or -errno. */
 int ring_submit(lua_State *L, struct ring *r);
+
+/* Is this what enter says when nothing is wrong with the ring? */
+bool ring_is_passing(int rc);
 
 /* One step: one enter that submits and, if `wait`, waits for a completion or
 ** the deadline; then the batch is reaped and the SQ refilled.  Nothing of the

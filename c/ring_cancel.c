@@ -9,6 +9,8 @@
 **    where the operation goes on for all that it is asked again.
 ** 4. An event that the kernel has not seen needs none: it is withdrawn, and
 **    with it those that are linked to it.
+** 5. A ring with IORING_SETUP_IOPOLL takes no such request: what it has in
+**    flight is I/O of a device, and ends by itself.
 */
 #include <string.h>
 
@@ -79,10 +81,12 @@ void ring_cancel(struct ring *r, struct event *e)
   if (e->flags & EVENT_RESTING) {
     e->flags |= EVENT_WITHDRAWN;
     again_wake(r, e);
-  } else if (ring_published(r, e))
-    cancel_due(r, e);
-  else
+    return;
+  }
+  if (!ring_published(r, e))
     withdraw(r, e);
+  else if (!(r->io.flags & IORING_SETUP_IOPOLL))
+    cancel_due(r, e);
 }
 
 void ring_orphan(struct ring *r, struct event *e)

@@ -10,6 +10,7 @@
 #include "op.h"
 #include "operation.h"
 #include "registered.h"
+#include "ring_hand.h"
 #include "ring_options.h"
 
 /*
@@ -235,7 +236,12 @@ static int ring_probe(lua_State *L)
 ** been turned. */
 static int ring_fd(lua_State *L)
 {
-  int fd = ring_bell(ring_object_open(L, 1));
+  struct ring *r = ring_object_open(L, 1);
+  int fd;
+  if (ring_is_polled(r))
+    return luaL_error(L, "a ring with iopoll has no fd to wait for: its "
+                         "completions are found by entering it");
+  fd = ring_bell(r);
   if (fd < 0)
     return push_failure(L, "eventfd", -fd);
   lua_pushinteger(L, fd);
@@ -371,8 +377,9 @@ static const luaL_Reg ring_functions[] = {
 /* Pushes a table of the methods, for the default ring. */
 static void push_on_default(lua_State *L, struct core *core)
 {
-  static const char *const names[] = {"prepare", "submit", "stats", "features",
-                                      "probe",   "link",   "pool"};
+  static const char *const names[] = {
+      "prepare", "submit", "stats", "features", "probe",   "link",
+      "fd",      "step",   "enter", "peek",     "advance", "pool"};
   lua_newtable(L);
   luaL_getmetatable(L, RING_TYPE);
   lua_getfield(L, -1, "__index"); /* functions; metatable; methods */
@@ -391,6 +398,7 @@ void ring_object_register(lua_State *L, struct core *core)
   luaL_setfuncs(L, ring_meta, 0);
   luaL_newlib(L, ring_methods);
   registered_methods(L);
+  hand_methods(L);
   lua_getfield(L, -3, "prepare"); /* from operation_register */
   lua_setfield(L, -2, "prepare");
   lua_getfield(L, -3, "link");

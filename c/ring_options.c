@@ -33,6 +33,7 @@ static const struct option {
     {"cq_entries", OPTION_UNSIGNED, AT(cq_entries), NULL},
     {"backlog", OPTION_UNSIGNED, AT(backlog), NULL},
     {"sqpoll", OPTION_BOOLEAN, AT(sqpoll), NULL},
+    {"iopoll", OPTION_BOOLEAN, AT(iopoll), NULL},
     {"sq_thread_idle", OPTION_MILLISECONDS, AT(sq_thread_idle_ms), NULL},
     {"sq_thread_cpu", OPTION_CPU, AT(sq_thread_cpu), NULL},
     {"drain_timeout", OPTION_SECONDS, AT(drain_timeout), NULL},

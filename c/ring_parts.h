@@ -1,5 +1,6 @@
 /* What the files of the ring share: ring.c (completing, steps, opening),
-** ring_queue.c, ring_cancel.c and ring_close.c.  Nobody else includes this.
+** ring_queue.c, ring_cancel.c, ring_close.c and ring_hand.c.  Nobody else
+** includes this.
 */
 #ifndef URING_RING_PARTS_H
 #define URING_RING_PARTS_H
@@ -12,6 +13,27 @@ static inline bool ring_is_foreign(const struct ring *r)
 {
   return r->epoch != *r->core->epoch;
 }
+
+/* How many CQEs are in the CQ. */
+static inline unsigned ring_cq_ready(const struct ring *r)
+{
+  return io_uring_smp_load_acquire(r->io.cq.ktail) - *r->io.cq.khead;
+}
+
+/* Enters, and has done what is needed for completions to be in the CQ. */
+static inline int ring_enter(struct ring *r, unsigned to_submit,
+                             unsigned min_complete, uint64_t deadline_ns)
+{
+  return r->driver->enter(r, to_submit, min_complete, IORING_ENTER_GETEVENTS,
+                          deadline_ns);
+}
+
+/* Takes at most `most` CQEs, oldest first, and gives each to its event.
+** Nobody is resumed.  Returns how many there were. */
+unsigned ring_reap(lua_State *L, struct ring *r, unsigned most);
+
+/* Silences the bell, unless there is still something to reap. */
+void ring_silence_bell(const struct ring *r);
 
 /* The next free SQE, NULL when the SQ is full. */
 struct io_uring_sqe *queue_next_sqe(struct ring *r);

@@ -71,6 +71,7 @@ build = {
         "c/ring_again.c",
         "c/ring_cancel.c",
         "c/ring_close.c",
+        "c/ring_hand.c",
         "c/ring_object.c",
         "c/ring_options.c",
         "c/ring_queue.c",

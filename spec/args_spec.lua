@@ -87,6 +87,9 @@ local good = {
   writev_fixed = { NONE, { uring.buffer(4) }, 1, 0, 0 };
   ftruncate = { NONE, 0 };
   pipe = { 0 };
+  read_multishot = { NONE, uring.pool { buffers = 1, size = 8 }, 0 };
+  provide_buffers = { uring.buffer(64), 4, 4, 9, 0 };
+  remove_buffers = { 1, 9 };
   raw = { { opcode = 0 } };
 }
 
@@ -159,6 +162,9 @@ local signature = {
   writev_fixed = { "fd", "data", "count", "offset", "flags" };
   ftruncate = { "fd", "len" };
   pipe = { "flags" };
+  read_multishot = { "fd", "pool", "offset" };
+  provide_buffers = { "buffer", "len", "nr", "bgid", "bid" };
+  remove_buffers = { "nr", "bgid" };
   raw = { "sqe" };
 }
 
@@ -168,7 +174,7 @@ local expected_type = {
   path = "string"; buffer = "Buffer"; sqe = "table"; oldpath = "string"; newpath = "string"; target = "string";
   linkpath = "string"; name = "string"; data = "Buffer or string"; value = "Buffer or string"; word = "Buffer";
   words = "table"; ring = "ring"; ["writev.data"] = "table";
-  ["writev_fixed.data"] = "table"; fds = "table"; command = "string";
+  ["writev_fixed.data"] = "table"; fds = "table"; command = "string"; pool = "Pool";
   ["openat2.how"] = "table"; ["epoll_ctl.data"] = "integer";
   ["msg_ring.data"] = "integer"; ["setsockopt.value"] = "integer, Buffer or string"; ["futex_wait.value"] = "integer";
   ["futex_wake.value"] = "integer";
@@ -203,6 +209,8 @@ local ranges = {
   idtype = { -1, 4 }; id = { -1, 1 << 31 }; options = { -1, 1 << 31 };
   slot = { -1, 1 << 15 }; cmd_op = { -1, 1 << 32 }; ifq = { -1, 1 << 32 };
   futex_flags = { -1, 1 << 32 }; zc_flags = { -1, 1 << 16 };
+  nr = { 0, -1, 1 << 16 }; bgid = { -1, 1 << 16 }; bid = { -1, 1 << 16 };
+  ["provide_buffers.len"] = { 0, -1, 1 << 31 };
   ["openat2.how"] = false; ["fallocate.mode"] = { -1, 1 << 31 }; ["poll_update.flags"] = { -1, 4, 1 << 32 };
   ["msg_ring.data"] = { -1, 1 << 32 }; ["futex_wait.value"] = { -1, 1 << 32 }; ["futex_wake.value"] = { -1, 1 << 31 };
   ["futex_wait.mask"] = { -1, 1 << 32 }; ["futex_wake.mask"] = { -1, 1 << 32 };
