@@ -7,6 +7,7 @@
 #include <sys/utsname.h>
 
 #include "errors.h"
+#include "multishot.h"
 #include "op.h"
 #include "operation.h"
 #include "registered.h"
@@ -184,7 +185,7 @@ static const struct {
 };
 
 /* ring:features() -> table: driver, kernel, ring_fd, entries, cq_entries, and
-** true or false for each set-up flag */
+** true or false for each set-up flag; variants: what a probe cannot see */
 static int ring_features(lua_State *L)
 {
   struct ring *r = ring_object_open(L, 1);
@@ -204,6 +205,8 @@ static int ring_features(lua_State *L)
     lua_pushboolean(L, (r->io.flags & setup_flags[i].flag) != 0);
     lua_setfield(L, -2, setup_flags[i].name);
   }
+  multishot_push(L, r);
+  lua_setfield(L, -2, "variants");
   return 1;
 }
 
