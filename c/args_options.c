@@ -1,6 +1,8 @@
 /* The table of options, the last argument of any operation. */
 #include "reader.h"
 
+#include <sys/socket.h>
+
 #include "multishot.h"
 #include "near.h"
 #include "pool.h"
@@ -171,6 +173,8 @@ static const char *pool_mismatch(const struct request *q)
     return "an incremental pool is for recv and read_multishot";
   if (q->event_flags & EVENT_BUNDLE)
     return "an incremental pool is not for bundles";
+  if (q->row->opcode == IORING_OP_RECV && q->sqe.msg_flags & MSG_TRUNC)
+    return "an incremental pool is not for MSG_TRUNC";
   return q->sqe.flags & IOSQE_ASYNC
              ? "an incremental pool is not for what is made async"
              : NULL;
@@ -270,6 +274,8 @@ void args_apply_options(lua_State *L, struct request *q,
     make_multishot(L, q);
   if (set & OPTION_DIRECT)
     make_direct(L, q, o->place);
+  if (q->has_control && q->multishot)
+    luaL_error(L, "recvmsg: with multishot, control is a number of bytes");
   if (q->control_room > 0 && !q->multishot)
     luaL_error(L, "recvmsg: without multishot, control is a Buffer");
   /* the peer's address is there to be had unless it is not wanted; a
