@@ -2,6 +2,7 @@
 #include "reader.h"
 
 #include "near.h"
+#include "pool.h"
 #include "registered.h"
 
 enum option_type {
@@ -23,23 +24,27 @@ static const struct named_option {
     {"link", OPTION_LINK, OPTION_FLAG},
     {"hardlink", OPTION_HARDLINK, OPTION_FLAG},
     {"fixed_file", OPTION_FIXED_FILE, OPTION_FLAG},
+    {"bundle", OPTION_BUNDLE, OPTION_FLAG},
+    {"copy", OPTION_COPY, OPTION_FLAG},
+    {"reuse", OPTION_REUSE, OPTION_FLAG},
+    {"buffer_group", OPTION_BUFFER_GROUP, OPTION_NUMBER},
+    {"direct", OPTION_DIRECT, OPTION_PLACE},
 };
 
-/* Can the descriptor be an index of a registered file?  Closing one and
-** cancelling by one say so in other fields, and epoll_ctl takes none.  Of
-** splice and tee it is fd_out; for fd_in there is SPLICE_F_FD_IN_FIXED. */
+/* Can the descriptor be an index of a registered file?  epoll_ctl takes none.
+** Of splice and tee it is fd_out; for fd_in there is SPLICE_F_FD_IN_FIXED. */
 static uint16_t fixed_file(const struct row *row)
 {
-  return row->args[0].kind == ARG_FD && row->opcode != IORING_OP_CLOSE &&
-                 row->opcode != IORING_OP_ASYNC_CANCEL &&
-                 row->opcode != IORING_OP_EPOLL_CTL
+  return row->args[0].kind == ARG_FD && row->opcode != IORING_OP_EPOLL_CTL
              ? OPTION_FIXED_FILE
              : 0;
 }
 
 static uint16_t allowed_options(const struct row *row)
 {
-  return fixed_file(row) | row->options | OPTION_ASYNC | OPTION_DRAIN |
+  uint16_t pools =
+      row->pools ? OPTION_COPY | OPTION_BUFFER_GROUP | OPTION_REUSE : 0;
+  return fixed_file(row) | pools | row->options | OPTION_ASYNC | OPTION_DRAIN |
          OPTION_LINK | OPTION_HARDLINK;
 }
 
@@ -119,20 +124,139 @@ void args_read_options(struct reader *in, struct options *o)
   }
 }
 
+/* A timer that fires faster than it can be handled cannot be cancelled. */
+static void check_interval(lua_State *L, const struct request *q)
+{
+  if (q->time.tv_sec == 0 && q->time.tv_nsec < 100000)
+    luaL_error(L, "timeout: one that repeats itself needs seconds >= "
+                  "0.0001");
+}
+
 static void make_multishot(lua_State *L, struct request *q)
 {
   q->multishot = true;
-  if (q->row->opcode == IORING_OP_POLL_ADD) {
+  switch (q->row->opcode) {
+  case IORING_OP_POLL_ADD:
     q->sqe.len |= IORING_POLL_ADD_MULTI;
-  } else if (q->row->opcode == IORING_OP_ACCEPT) {
+    break;
+  case IORING_OP_ACCEPT:
     q->sqe.ioprio |= IORING_ACCEPT_MULTISHOT;
-  } else {
+    break;
+  case URING_OP_RECV_ZC:
+    q->sqe.ioprio |= IORING_RECV_MULTISHOT;
+    break;
+  case IORING_OP_RECV:
+  case IORING_OP_RECVMSG:
+    if (!(q->event_flags & EVENT_SELECTS))
+      luaL_error(L, "multishot %s takes a pool in the place of a Buffer",
+                 q->row->name);
+    if (q->sqe.len != 0 && q->row->opcode == IORING_OP_RECV)
+      luaL_error(L, "multishot recv takes no length: it fills buffers");
+    q->sqe.ioprio |= IORING_RECV_MULTISHOT;
+    break;
+  case IORING_OP_TIMEOUT:
     q->sqe.timeout_flags |= URING_TIMEOUT_MULTISHOT;
-    /* one that fires faster than it can be handled cannot be cancelled */
-    if (q->time.tv_sec == 0 && q->time.tv_nsec < 100000)
-      luaL_error(L, "timeout: one that repeats itself needs seconds >= "
-                    "0.0001");
+    check_interval(L, q);
+    break;
+  default:
+    break; /* it is by itself */
   }
+}
+
+/* What goes with which pool. */
+static const char *pool_mismatch(const struct request *q)
+{
+  const struct pool *pool = q->pool;
+  if (q->event_flags & EVENT_REUSE &&
+      q->event_flags & (EVENT_COPY | EVENT_BUNDLE))
+    return "reuse goes neither with copy nor with bundle";
+  if (pool == NULL)
+    return NULL;
+  if (pool->outgoing != (q->row->opcode == IORING_OP_SEND))
+    return pool->outgoing ? "the pool is for sending"
+                          : "the pool is not for sending";
+  if (!pool->incremental)
+    return NULL;
+  if (q->row->opcode != IORING_OP_RECV &&
+      q->row->opcode != URING_OP_READ_MULTISHOT)
+    return "an incremental pool is for recv and read_multishot";
+  if (q->event_flags & EVENT_BUNDLE)
+    return "an incremental pool is not for bundles";
+  return q->sqe.flags & IOSQE_ASYNC
+             ? "an incremental pool is not for what is made async"
+             : NULL;
+}
+
+static void apply_bundle(lua_State *L, struct request *q)
+{
+  if (!(q->event_flags & EVENT_SELECTS))
+    luaL_error(L, "a bundle of %s takes a pool in the place of a Buffer",
+               q->row->name);
+  q->sqe.ioprio |= URING_RECVSEND_BUNDLE;
+  q->event_flags |= EVENT_BUNDLE;
+}
+
+static void apply_group(lua_State *L, struct request *q,
+                        const struct options *o)
+{
+  if (!q->needs_pool)
+    luaL_error(L, "buffer_group of %s goes with nil in the place of a Buffer",
+               q->row->name);
+  q->needs_pool = false;
+  q->event_flags |= EVENT_SELECTS;
+  q->sqe.flags |= IOSQE_BUFFER_SELECT;
+  q->sqe.buf_group = (uint16_t)o->number;
+}
+
+static void apply_pool_options(lua_State *L, struct request *q,
+                               const struct options *o)
+{
+  const char *why;
+  if (o->set & OPTION_BUFFER_GROUP)
+    apply_group(L, q, o);
+  if (q->needs_pool)
+    luaL_error(L,
+               "bad argument to '%s' (Buffer, Pool, or nil with the option "
+               "buffer_group, expected)",
+               q->row->name);
+  if (o->set & OPTION_BUNDLE)
+    apply_bundle(L, q);
+  if (o->set & OPTION_COPY)
+    q->event_flags |= EVENT_COPY;
+  if (o->set & OPTION_REUSE)
+    q->event_flags |= EVENT_REUSE;
+  why = pool_mismatch(q);
+  if (why != NULL)
+    luaL_error(L, "%s: %s", q->row->name, why);
+}
+
+/* Closing a registered file, and cancelling by one, say so in fields of their
+** own. */
+static void name_fixed_file(struct request *q)
+{
+  if (q->row->opcode == IORING_OP_CLOSE) {
+    q->sqe.file_index = (uint32_t)q->sqe.fd + 1;
+    q->sqe.fd = 0;
+  } else if (q->row->opcode == IORING_OP_ASYNC_CANCEL) {
+    q->sqe.cancel_flags |= IORING_ASYNC_CANCEL_FD_FIXED;
+  } else {
+    q->sqe.flags |= IOSQE_FIXED_FILE;
+  }
+}
+
+/* What it opens goes into a slot, this one or (-1) any that is empty.  A pipe
+** takes this one and the next, and tells both apart from the result. */
+static void make_direct(lua_State *L, struct request *q, int place)
+{
+  if (q->multishot && place >= 0)
+    luaL_error(L,
+               "option 'direct' of %s is true, and no slot, where it is "
+               "multishot: each result takes another",
+               q->row->name);
+  q->sqe.file_index =
+      place < 0 ? IORING_FILE_INDEX_ALLOC : (unsigned)place + 1;
+  q->event_flags |= EVENT_DIRECT;
+  q->place = q->row->result == RESULT_PIPE ? -1 : place;
 }
 
 void args_apply_options(lua_State *L, struct request *q,
@@ -146,13 +270,19 @@ void args_apply_options(lua_State *L, struct request *q,
   if (set & OPTION_LINK)
     q->sqe.flags |= IOSQE_IO_LINK;
   if (set & OPTION_FIXED_FILE)
-    q->sqe.flags |= IOSQE_FIXED_FILE;
+    name_fixed_file(q);
   if (set & OPTION_HARDLINK)
     q->sqe.flags |= IOSQE_IO_HARDLINK;
   if (set & OPTION_POLL_FIRST)
     q->sqe.ioprio |= IORING_RECVSEND_POLL_FIRST;
-  if (set & OPTION_MULTISHOT)
+  if (q->row->pools)
+    apply_pool_options(L, q, o);
+  if (set & OPTION_MULTISHOT || q->row->multishot)
     make_multishot(L, q);
+  if (set & OPTION_DIRECT)
+    make_direct(L, q, o->place);
+  if (q->control_room > 0 && !q->multishot)
+    luaL_error(L, "recvmsg: without multishot, control is a Buffer");
   /* the peer's address is there to be had unless it is not wanted; a
   ** multishot accept has only one place for the addresses of many */
   if (q->row->result == RESULT_PEER && !(o->cleared & OPTION_PEER) &&

@@ -138,6 +138,7 @@ static int kernel_open(struct ring *r, const struct ring_options *o)
   keep_off_standard_streams(&r->io);
   fill_index_array(&r->io.sq);
   probe(r);
+  r->lacks_bundles = !(r->io.features & URING_FEAT_BUNDLE);
   return 0;
 }
 

@@ -20,6 +20,16 @@ static int broken(lua_State *L, int rc)
   return luaL_error(L, "io_uring_enter: %s", strerror(-rc));
 }
 
+/* Operations wait for a buffer of a pool that has none: those that the
+** program has may be garbage.  Asked once each time that it runs dry. */
+static void collect_buffers(lua_State *L, struct ring *r)
+{
+  if (r->starving == 0 || r->collected)
+    return;
+  r->collected = true;
+  lua_gc(L, LUA_GCCOLLECT);
+}
+
 /* Waiting with nothing in flight would be waiting for ever. */
 static void check_not_stuck(lua_State *L, struct core *core, struct ring *r)
 {
@@ -29,6 +39,10 @@ static void check_not_stuck(lua_State *L, struct core *core, struct ring *r)
       luaL_error(L, "a linked operation waits for the one to follow it");
     return;
   }
+  if (r->starving > 0 &&
+      (r != core->home || (queue_empty(&s->ready) && s->ntimers == 0)))
+    luaL_error(L, "deadlock: an operation waits for a buffer of its pool, and "
+                  "the program has them all");
   if (r != core->home)
     luaL_error(L, "nothing is in flight on this ring to wait for");
   if (queue_empty(&s->ready) && s->ntimers == 0)
@@ -65,6 +79,8 @@ void loop_turn(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
     ring_reap_lingering(L, core);
     deadline_ns = soon < deadline_ns ? soon : deadline_ns;
   }
+  if (wait && queue_empty(&s->ready))
+    collect_buffers(L, r);
   if (wait && deadline_ns == UINT64_MAX)
     check_not_stuck(L, core, r);
   if (r != core->home) {

@@ -11,6 +11,7 @@
 
 #include "loop.h"
 #include "op.h"
+#include "pool.h"
 #include "ring_object.h"
 #include "task.h"
 
@@ -21,7 +22,14 @@ struct operation *operation_test(lua_State *L, int index)
 
 static struct operation *tooperation(lua_State *L)
 {
-  return luaL_checkudata(L, 1, OPERATION_TYPE);
+  struct operation *op = core_self(L);
+  return op != NULL ? op : luaL_checkudata(L, 1, OPERATION_TYPE);
+}
+
+/* The handle at index 1 of a function that goes on: it has been checked. */
+static struct operation *handle(lua_State *L)
+{
+  return lua_touserdata(L, 1);
 }
 
 uint64_t operation_user_data(const struct operation *op)
@@ -53,14 +61,10 @@ static void wake(struct operation *op)
     ring_cancel(op->core->home, t->event);
 }
 
-bool operation_deliver(struct operation *op, int32_t res, uint32_t flags)
+bool operation_deliver(struct operation *op, const struct result *one)
 {
-  struct result *r;
-  if (op->count == RESULTS_MAX)
+  if (!results_push(op->core, &op->results, one))
     return false;
-  r = &op->results[(op->head + op->count++) % RESULTS_MAX];
-  r->res = res;
-  r->flags = flags;
   wake(op);
   return true;
 }
@@ -94,33 +98,55 @@ static bool is_ready(void *arg)
   struct operation *op = arg;
   if (op->event == NULL)
     return true;
-  return !op->until_end && (op->count > 0 || op->announced);
+  return !op->until_end && (operation_unread(op) > 0 || op->announced);
+}
+
+/* Takes the oldest result from the queue. */
+static void take(struct operation *op)
+{
+  results_pop(&op->results);
+  if (op->event != NULL)
+    again_caught_up(op->ring, op->event, operation_unread(op));
 }
 
 /* Pushes the next result of a multishot operation that has one. */
 static int push_next(lua_State *L, struct operation *op)
 {
   struct outcome o = op->outcome;
-  struct result *r = &op->results[op->head];
+  struct result *one = results_first(&op->results);
   int n;
-  o.row = op->outcome.row;
-  o.res = r->res;
-  o.flags = r->flags;
+  o.res = one->res;
+  o.flags = one->flags;
+  o.data = one->data;
   n = outcome_push(L, &o); /* may raise: the result is still there then */
-  op->head = (op->head + 1) % RESULTS_MAX;
-  op->count--;
+  take(op);
   return n;
 }
 
 static int push_result(lua_State *L, struct operation *op)
 {
-  return op->count > 0 ? push_next(L, op) : outcome_push(L, &op->outcome);
+  return operation_unread(op) > 0 ? push_next(L, op)
+                                  : outcome_push(L, &op->outcome);
 }
 
 static bool has_failed(const struct operation *op)
 {
-  return op->count == 0 && op->outcome.res < 0 &&
+  return operation_unread(op) == 0 && op->outcome.res < 0 &&
          !outcome_is_expiry(&op->outcome);
+}
+
+/* The next result is asked for: what the last one brought goes back to the
+** pool, if it is in the Buffer that is used again. */
+static void reuse(lua_State *L, const struct operation *op)
+{
+  struct buffer *b;
+  if (!op->reuses)
+    return;
+  lua_getiuservalue(L, 1, HANDLE_BUFFER);
+  b = lua_touserdata(L, -1);
+  if (b != NULL)
+    buffer_release(b);
+  lua_pop(L, 1);
 }
 
 /* In the `k` of an await: was a waiting task resumed by somebody else? */
@@ -193,7 +219,7 @@ static int await_foreign(lua_State *L, struct task *t, struct operation *op)
 static int foreign_k(lua_State *L, int status, lua_KContext ctx)
 {
   struct task *t = (struct task *)ctx;
-  struct operation *op = tooperation(L);
+  struct operation *op = handle(L);
   (void)status;
   if (!task_is_resumed(t))
     return task_park_again(L, t, foreign_k);
@@ -227,7 +253,7 @@ int operation_await_ready(lua_State *L, struct operation *op, lua_KFunction k)
 
 int operation_await_k(lua_State *L, int status, lua_KContext ctx)
 {
-  struct operation *op = tooperation(L);
+  struct operation *op = handle(L);
   (void)status;
   if (too_early(ctx))
     return task_park_again(L, (struct task *)ctx, operation_await_k);
@@ -244,6 +270,7 @@ static int operation_await(lua_State *L)
   struct operation *op = tooperation(L);
   check_usable(L, op);
   lua_settop(L, 1);
+  reuse(L, op);
   return operation_await_ready(L, op, operation_await_k);
 }
 
@@ -253,16 +280,18 @@ static int operation_await(lua_State *L)
 
 static int next_k(lua_State *L, int status, lua_KContext ctx)
 {
-  struct operation *op = tooperation(L);
+  struct operation *op = handle(L);
   (void)status;
   if (too_early(ctx))
     return task_park_again(L, (struct task *)ctx, next_k);
   if (!is_ready(op))
     return operation_await_ready(L, op, next_k);
   check_cancelled(L, op, ctx);
-  if (op->count == 0) {
+  if (operation_unread(op) == 0) {
     bool fresh = op->outcome.state == OUTCOME_READY;
     if (!fresh || op->outcome.res == -ECANCELED)
+      return 0;
+    if (outcome_is_end(&op->outcome))
       return 0;
     if (has_failed(op))
       return luaL_error(L, "%s: %s", op->outcome.row->name,
@@ -276,6 +305,7 @@ static int results_next(lua_State *L)
   struct operation *op = tooperation(L);
   check_usable(L, op);
   lua_settop(L, 1);
+  reuse(L, op);
   return operation_await_ready(L, op, next_k);
 }
 
@@ -284,7 +314,8 @@ static int results_next(lua_State *L)
 static int operation_results(lua_State *L)
 {
   tooperation(L);
-  lua_pushcfunction(L, results_next);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_pushcclosure(L, results_next, 1);
   lua_pushvalue(L, 1);
   lua_pushnil(L);
   lua_pushvalue(L, 1);
@@ -321,7 +352,7 @@ static struct operation *cancellation_operation(lua_State *L)
 
 static int cancellation_k(lua_State *L, int status, lua_KContext ctx)
 {
-  struct operation *op = tooperation(L);
+  struct operation *op = handle(L);
   (void)status;
   if (too_early(ctx))
     return task_park_again(L, (struct task *)ctx, cancellation_k);
@@ -361,8 +392,8 @@ static int notification_k(lua_State *L, int status, lua_KContext ctx)
   (void)status;
   if (too_early(ctx))
     return task_park_again(L, (struct task *)ctx, notification_k);
-  if (tooperation(L)->event != NULL)
-    return operation_await_ready(L, tooperation(L), notification_k);
+  if (handle(L)->event != NULL)
+    return operation_await_ready(L, handle(L), notification_k);
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -414,28 +445,25 @@ static int cancellation_tostring(lua_State *L)
 ** The end of a handle
 */
 
-/* Results that nobody took: descriptors among them are closed. */
+/* Results that nobody took: what they yield is closed, buffers go back to
+** their pool. */
 static void drop_results(struct operation *op)
 {
-  for (; op->count > 0; op->count--) {
-    outcome_close_fd(op->outcome.yields_fd, op->results[op->head].res);
-    op->head = (op->head + 1) % RESULTS_MAX;
+  while (operation_unread(op) > 0) {
+    struct result *one = results_first(&op->results);
+    outcome_lose(op->core, &op->outcome, one->res);
+    data_drop(&one->data);
+    take(op);
   }
-  mem_free(op->core, op->results, RESULTS_MAX * sizeof *op->results);
-  op->results = NULL;
 }
 
 static int close_k(lua_State *L, int status, lua_KContext ctx)
 {
-  struct operation *op = tooperation(L);
+  struct operation *op = handle(L);
   (void)status;
   if (too_early(ctx))
     return task_park_again(L, (struct task *)ctx, close_k);
-  while (op->count > 0) { /* make room for the last ones to come */
-    outcome_close_fd(op->outcome.yields_fd, op->results[op->head].res);
-    op->head = (op->head + 1) % RESULTS_MAX;
-    op->count--;
-  }
+  drop_results(op);
   if (op->event != NULL)
     return operation_await_ready(L, op, close_k);
   outcome_drop(op->core, &op->outcome);
@@ -467,6 +495,7 @@ static int operation_gc(lua_State *L)
     ring_orphan(op->ring, e);
   outcome_drop(op->core, &op->outcome);
   drop_results(op);
+  results_close(op->core, &op->results);
   /* whoever waits has lost its stack: the program closed its coroutine */
   tasks_wake(&op->waiters);
   tasks_leave(&op->watchers);
@@ -499,7 +528,8 @@ void operation_register(lua_State *L)
 {
   luaL_newmetatable(L, OPERATION_TYPE);
   luaL_setfuncs(L, operation_meta, 0);
-  luaL_newlib(L, operation_methods);
+  luaL_newlibtable(L, operation_methods);
+  core_set_methods(L, operation_methods, -2);
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
   luaL_newmetatable(L, CANCELLATION_TYPE);

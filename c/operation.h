@@ -5,11 +5,7 @@
 #define URING_OPERATION_H
 
 #include "event.h"
-
-struct result {
-  int32_t res;
-  uint32_t flags;
-};
+#include "results.h"
 
 struct operation {
   struct core *core;
@@ -19,19 +15,23 @@ struct operation {
   struct queue waiters;   /* tasks of its own loop that await it */
   struct queue watchers;  /* tasks of another loop, see await_foreign */
   bool multishot;
-  bool announced; /* the result is there, the memory is not back yet */
-  bool until_end; /* who waits, waits for the memory */
-  bool cancelled; /* cancel was asked for */
-  /* results of a multishot operation that nobody has taken yet: a circle */
-  struct result *results;
-  unsigned head, count;
+  bool announced;         /* the result is there, the memory is not back yet */
+  bool until_end;         /* who waits, waits for the memory */
+  bool cancelled;         /* cancel was asked for */
+  bool reuses;            /* one Buffer for all results */
+  struct results results; /* of a multishot operation */
 };
+
+/* User values of a handle: its ring, and the Buffer that it uses again for
+** each result. */
+enum { HANDLE_RING = 1, HANDLE_BUFFER, HANDLE_VALUES = 2 };
 
 #define OPERATION_TYPE    "uring.operation"
 #define CANCELLATION_TYPE "uring.cancellation"
 
 /* Results that a multishot operation may be ahead of its reader.  Past it
-** the operation is stopped: nothing here is unbounded. */
+** the operation pauses until half of them are taken; what still comes until
+** then is kept, so nothing is lost and nothing unbounded. */
 #define RESULTS_MAX 256u
 
 struct operation *operation_test(lua_State *L, int index);
@@ -44,8 +44,14 @@ static inline bool operation_is_multishot(const struct operation *op)
   return op->multishot;
 }
 
-/* A CQE that is not the last.  False: there is no room for one more. */
-bool operation_deliver(struct operation *op, int32_t res, uint32_t flags);
+/* One result of a multishot operation.  False: no memory to keep it. */
+bool operation_deliver(struct operation *op, const struct result *one);
+
+/* Results that nobody has taken yet. */
+static inline unsigned operation_unread(const struct operation *op)
+{
+  return op->results.count;
+}
 
 /* `outcome` is set, and the event goes on. */
 void operation_announce(struct operation *op);

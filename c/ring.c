@@ -14,6 +14,8 @@
 #include <unistd.h>
 
 #include "operation.h"
+#include "pool.h"
+#include "provided.h"
 #include "ring_parts.h"
 #include "task.h"
 #include "timer.h"
@@ -22,18 +24,21 @@
 ** Completing
 */
 
-void ring_settle(struct core *core, struct outcome *o, struct event *e,
-                 int32_t res, uint32_t flags)
+void ring_settle(struct ring *r, struct outcome *o, struct event *e,
+                 int32_t res, uint32_t flags, const struct data *data)
 {
   if (o->aux != NULL || o->state == OUTCOME_READY)
-    outcome_drop(core, o); /* of an await that ended for lack of memory */
+    outcome_drop(r->core, o); /* of an await that ended for lack of memory */
   o->row = e->row;
   o->aux = e->aux;
   o->res = res;
   o->flags = flags;
   o->state = OUTCOME_READY;
   o->wants_peer = (e->flags & EVENT_PEER) != 0;
-  o->yields_fd = event_yields_fd(e);
+  o->yields = event_yields(e->flags);
+  o->ring = r->number;
+  if (data != NULL)
+    o->data = *data;
   e->aux = NULL;
 }
 
@@ -48,31 +53,45 @@ static int32_t result_of(const struct event *e, int32_t res)
   ** interrupted, as it is by a cancel request */
   if (res == -EINTR || (res <= -512 && res >= -516))
     return e->flags & EVENT_CANCELLING ? -ECANCELED : -EINTR;
+  /* the kernel says 0 where it was told the slot */
+  if (res >= 0 && e->flags & EVENT_DIRECT && e->place >= 0)
+    return e->place;
   return res;
 }
 
-void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
-                 uint32_t flags)
+void ring_lose(const struct ring *r, const struct event *e,
+               const struct result *one)
 {
-  struct core *core = r->core;
-  cancel_not_due(r, e);
-  if (e->flags & EVENT_RETRY)
-    r->retries--;
+  const struct outcome from = {.yields = event_yields(e->flags),
+                               .ring = r->number};
+  struct data data = one->data;
+  outcome_lose(r->core, &from, one->res);
+  data_drop(&data);
+}
+
+void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
+                 uint32_t flags, const struct data *data)
+{
+  cancel_settled(r, e);
+  again_leave(r, e);
   if (e->flags & EVENT_DRAIN && !(e->flags & EVENT_BACKLOG))
     r->draining = false;
   res = result_of(e, res);
+  if (row_provides(e->row))
+    provided_settle(r, e, res);
   event_give_back(L, r, e);
   r->stats.completed++;
   if (e->task != NULL) {
-    ring_settle(core, &e->task->outcome, e, res, flags);
+    ring_settle(r, &e->task->outcome, e, res, flags, data);
     task_complete(e->task);
   } else if (e->op != NULL) {
     if (!e->op->announced)
-      ring_settle(core, &e->op->outcome, e, res, flags);
+      ring_settle(r, &e->op->outcome, e, res, flags, data);
     operation_complete(e->op);
   } else {
-    outcome_close_fd(event_yields_fd(e), res);
-    outcome_close_pipe(e->row, e->aux, res);
+    struct outcome lost = {0};
+    ring_settle(r, &lost, e, res, flags, data);
+    outcome_drop(r->core, &lost);
   }
   event_free(r, e);
 }
@@ -85,11 +104,11 @@ static void announce(struct ring *r, struct event *e, uint32_t flags)
   struct aux *aux = e->aux; /* the kernel still reads it */
   e->aux = NULL;
   if (e->task != NULL) {
-    ring_settle(r->core, &e->task->outcome, e, e->res, flags);
+    ring_settle(r, &e->task->outcome, e, e->res, flags, NULL);
     task_complete(e->task);
     e->task = NULL;
   } else if (e->op != NULL) {
-    ring_settle(r->core, &e->op->outcome, e, e->res, flags);
+    ring_settle(r, &e->op->outcome, e, e->res, flags, NULL);
     operation_announce(e->op);
   }
   e->aux = aux;
@@ -97,38 +116,64 @@ static void announce(struct ring *r, struct event *e, uint32_t flags)
 
 /* A CQE that is not the last.  A multishot handle takes it as one result of
 ** many; otherwise it is the result, and the last CQE only gives back. */
-static void progress(struct ring *r, struct event *e, int32_t res,
-                     uint32_t flags)
+static void progress(struct ring *r, struct event *e, const struct result *one)
 {
   if (e->op != NULL && operation_is_multishot(e->op)) {
-    if (!operation_deliver(e->op, res, flags)) {
-      outcome_close_fd(event_yields_fd(e), res); /* no room to keep it */
+    again_proven(r, e);
+    if (!operation_deliver(e->op, one)) {
+      ring_lose(r, e, one); /* no memory to keep it */
       ring_cancel(r, e);
+    } else if (operation_unread(e->op) >= RESULTS_MAX) {
+      again_pause(r, e);
     }
   } else if (e->flags & EVENT_RESULT || (!e->task && !e->op)) {
-    outcome_close_fd(event_yields_fd(e), res);
+    ring_lose(r, e, one);
   } else {
-    e->res = res;
+    e->res = one->res;
     e->flags |= EVENT_RESULT;
     if (e->flags & EVENT_ZERO_COPY)
-      announce(r, e, flags);
+      announce(r, e, one->flags);
   }
+}
+
+/* What the completion brought in buffers of a pool. */
+static void claim(struct ring *r, const struct event *e, struct result *one)
+{
+  if (!(e->flags & EVENT_SELECTS))
+    return;
+  if (e->again.pool == NULL) {
+    provided_claim(r, e->again.group, one->flags >> IORING_CQE_BUFFER_SHIFT);
+    one->data.shape = DATA_NUMBER;
+    return;
+  }
+  pool_claim(e->again.pool, one->res, one->flags, &one->data);
+  one->data.shape = event_data_shape(e->flags);
+}
+
+static void ended(lua_State *L, struct ring *r, struct event *e,
+                  const struct result *one)
+{
+  r->in_flight--;
+  if (e->flags & EVENT_AGAIN && again_goes_on(r, e, one))
+    return;
+  ring_finish(L, r, e, one->res, one->flags, &one->data);
 }
 
 static void complete(lua_State *L, struct ring *r,
                      const struct io_uring_cqe *cqe)
 {
   struct event *e = event_find(&r->events, cqe->user_data);
-  if (e == NULL && cancel_is_request(r, cqe->user_data)) {
+  struct result one = {cqe->res, cqe->flags, NO_DATA};
+  if (e != NULL && cqe->flags & IORING_CQE_F_BUFFER)
+    claim(r, e, &one);
+  if (e == NULL && cancel_is_request(r, cqe->user_data))
     cancel_ended(r, cqe->user_data, cqe->res);
-  } else if (e == NULL) {
+  else if (e == NULL)
     r->stats.unknown++;
-  } else if (cqe->flags & IORING_CQE_F_MORE) {
-    progress(r, e, cqe->res, cqe->flags);
-  } else {
-    r->in_flight--;
-    ring_finish(L, r, e, cqe->res, cqe->flags);
-  }
+  else if (cqe->flags & IORING_CQE_F_MORE)
+    progress(r, e, &one);
+  else
+    ended(L, r, e, &one);
 }
 
 unsigned ring_reap(lua_State *L, struct ring *r, unsigned most)
@@ -237,7 +282,8 @@ void ring_ring_bell(const struct ring *r)
 
 bool ring_idle(const struct ring *r)
 {
-  return r->in_flight == 0 && r->unpublished == 0 && r->backlog.count == 0;
+  return r->in_flight == 0 && r->unpublished == 0 && r->backlog.count == 0 &&
+         r->waking.head == NULL;
 }
 
 /*
@@ -268,6 +314,7 @@ struct ring *ring_open(lua_State *L, struct core *core,
   r->backlog.limit = options->backlog;
   r->drain_timeout = options->drain_timeout;
   r->epoch = *core->epoch;
+  r->number = ++core->opened;
   r->pid = core->pid;
   r->events.anchors = LUA_NOREF;
   r->bell = -1;

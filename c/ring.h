@@ -31,6 +31,7 @@ struct ring_options {
 struct ring_stats {
   uint64_t prepared, completed, cancelled, orphaned, overflowed, unknown;
   uint64_t enters;
+  uint64_t rearmed;    /* times that an operation was queued again */
   uint64_t bytes_lent; /* now */
   uint64_t leaked;     /* bytes left to the kernel when the ring closed */
 };
@@ -40,6 +41,8 @@ enum ring_state {
   RING_LINGERING, /* dropped; its last operations are still in the kernel */
   RING_CLOSED     /* the queues are gone; the counters remain */
 };
+
+struct provision;
 
 struct backlog {
   struct io_uring_sqe *sqes; /* a circle of `size`, a power of two */
@@ -58,6 +61,7 @@ struct ring {
   void *driver_state;
   struct core *core;
   struct ring *next; /* in core->rings */
+  uint32_t number;   /* no other ring of the core has had it */
   unsigned epoch;    /* of the process that may use it */
   pid_t pid;
   uint8_t state; /* enum ring_state */
@@ -71,8 +75,10 @@ struct ring {
   uint64_t published;         /* of those, visible to the kernel */
   unsigned unpublished;       /* events among those not yet published */
   unsigned in_flight;         /* events published and not terminal */
-  struct event *cancels;      /* events whose cancel request is due */
-  struct event *cancels_end;  /* the last of them */
+  struct event_list cancels;  /* events whose cancel request is due */
+  struct event_list waking;   /* resting ones, to be queued again */
+  unsigned resting;           /* events that are to be queued again, */
+  unsigned starving;          /* those of them that wait for a buffer */
   unsigned requests;          /* cancel requests that have not ended */
   unsigned retries;           /* events whose cancel is asked again, */
   uint64_t retry_at;          /* and when */
@@ -80,8 +86,14 @@ struct ring {
   struct queue space;         /* tasks that wait for room in the backlog */
   struct registered *buffers; /* by index */
   unsigned nbuffers;
+  struct pool *pools;
+  struct provision *provisions; /* newest first */
+  bool collected;               /* garbage, for an empty pool's sake */
+  bool lacks_incremental, lacks_bundles;
   lua_Number drain_timeout;
   uint8_t supported[32]; /* a bit for each opcode of the kernel */
+  /* opcodes seen to be done as multishot, and seen not to be */
+  uint64_t multishot_proven, multishot_lacking;
   struct ring_stats stats;
 };
 
@@ -163,6 +175,19 @@ bool ring_group_is_full(const struct ring *r);
 /* Asks the kernel to cancel the event.  An event that it has not seen is
 ** withdrawn and never will be seen.  The outcome comes as any other. */
 void ring_cancel(struct ring *r, struct event *e);
+
+/* A resting event is queued again with the next refill; all of a list. */
+void again_wake(struct ring *r, struct event *e);
+void again_wake_all(struct ring *r, struct event_list *list);
+
+/* So many of its results are unread. */
+void again_caught_up(struct ring *r, struct event *e, unsigned unread);
+
+/* Does the kernel not know it as multishot?  Then it is done one by one. */
+bool again_lacks_multishot(const struct ring *r, const struct event *e);
+bool again_can_be_single(const struct event *e,
+                         const struct io_uring_sqe *sqe);
+void again_make_single(struct event *e, struct io_uring_sqe *sqe);
 
 /* Nobody will ask for this event's outcome: an orphan, cancelled. */
 void ring_orphan(struct ring *r, struct event *e);

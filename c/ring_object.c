@@ -160,6 +160,7 @@ static int ring_stats_lua(lua_State *L)
   set_count(L, "orphaned", s->orphaned);
   set_count(L, "overflowed", s->overflowed);
   set_count(L, "unknown", s->unknown);
+  set_count(L, "rearmed", s->rearmed);
   set_count(L, "leaked", s->leaked);
   set_count(L, "enters", s->enters);
   set_count(L, "bytes_lent", s->bytes_lent);
@@ -317,8 +318,8 @@ static const luaL_Reg ring_functions[] = {
 static void push_on_default(lua_State *L, struct core *core)
 {
   static const char *const names[] = {
-      "prepare", "submit", "stats", "features", "probe",  "link",
-      "fd",      "step",   "enter", "peek",     "advance"};
+      "prepare", "submit", "stats", "features", "probe",   "link",
+      "fd",      "step",   "enter", "peek",     "advance", "pool"};
   lua_newtable(L);
   luaL_getmetatable(L, RING_TYPE);
   lua_getfield(L, -1, "__index"); /* functions; metatable; methods */
@@ -343,6 +344,8 @@ void ring_object_register(lua_State *L, struct core *core)
   lua_setfield(L, -2, "prepare");
   lua_getfield(L, -3, "link");
   lua_setfield(L, -2, "link");
+  lua_getfield(L, -3, "pool");
+  lua_setfield(L, -2, "pool");
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
   lua_pushlightuserdata(L, core);

@@ -5,6 +5,7 @@
 #ifndef URING_RING_PARTS_H
 #define URING_RING_PARTS_H
 
+#include "operation.h"
 #include "ring.h"
 
 /* Does the ring belong to the process that this one was forked from? */
@@ -50,9 +51,10 @@ unsigned queue_publish(struct ring *r);
 /* Moves what waits into the SQ.  False: not all that could go had room. */
 bool queue_refill(lua_State *L, struct ring *r);
 
-/* The event's cancel request is to be made with the next refill, or not. */
+/* The event's cancel request is to be made with the next refill; no request
+** is to be made for it any more. */
 void cancel_due(struct ring *r, struct event *e);
-void cancel_not_due(struct ring *r, struct event *e);
+void cancel_settled(struct ring *r, struct event *e);
 
 /* Makes those that are due, first of all, since what they aim at is older
 ** than anything in the backlog.  False: the SQ has no room for all. */
@@ -68,13 +70,33 @@ void cancel_ended(struct ring *r, uint64_t user_data, int32_t res);
 ** Returns the deadline of the step. */
 uint64_t cancel_retry(struct ring *r, uint64_t deadline_ns);
 
-/* Moves what the event came to out of it. */
-void ring_settle(struct core *core, struct outcome *o, struct event *e,
-                 int32_t res, uint32_t flags);
+/* Moves what the event came to out of it; `data` may be NULL. */
+void ring_settle(struct ring *r, struct outcome *o, struct event *e,
+                 int32_t res, uint32_t flags, const struct data *data);
 
 /* The event is terminal: gives back what it lent, moves its outcome to
 ** whoever waits, frees the slot. */
 void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
-                 uint32_t flags);
+                 uint32_t flags, const struct data *data);
+
+/* A result that nobody can be given: what it brought is let go of. */
+void ring_lose(const struct ring *r, const struct event *e,
+               const struct result *one);
+
+/* Operations that go on, see ring_again.c.  The terminal CQE of an event with
+** EVENT_AGAIN has come: false where that is its end. */
+bool again_goes_on(struct ring *r, struct event *e, const struct result *one);
+
+/* Queues those that were woken. */
+void again_refill(lua_State *L, struct ring *r);
+
+/* Results come faster than they are taken. */
+void again_pause(struct ring *r, struct event *e);
+
+/* The event ends where it rests. */
+void again_leave(struct ring *r, struct event *e);
+
+/* The kernel knows it as multishot. */
+void again_proven(struct ring *r, const struct event *e);
 
 #endif

@@ -226,7 +226,7 @@ static void sweep_withdrawn(lua_State *L, struct ring *r)
       drags = (sqe->flags & SQE_LINKS) != 0;
       if (kept > 0) /* whatever was linked to it ends its group */
         backlog_at(b, kept - 1)->flags &= (uint8_t)~SQE_LINKS;
-      ring_finish(L, r, e, -ECANCELED, 0);
+      ring_finish(L, r, e, -ECANCELED, 0, NULL);
     } else {
       *backlog_at(b, kept++) = *sqe;
     }
@@ -252,7 +252,7 @@ static void advance_backlog(struct ring *r)
   r->draining = (e->flags & EVENT_DRAIN) != 0;
   b->head = (b->head + 1) & (b->size - 1);
   b->count--;
-  e->flags &= (uint16_t)~EVENT_BACKLOG;
+  e->flags &= ~EVENT_BACKLOG;
   put_into_sq(r, e, queue_next_sqe(r), sqe);
 }
 
@@ -278,6 +278,8 @@ bool queue_refill(lua_State *L, struct ring *r)
   bool all;
   if (r->withdrawn > 0)
     sweep_withdrawn(L, r);
+  if (r->waking.head != NULL)
+    again_refill(L, r);
   all = cancel_refill(r) && refill_backlog(r);
   if (!queue_empty(&r->space) && r->backlog.count < r->backlog.limit)
     tasks_wake_some(&r->space, r->backlog.limit - r->backlog.count);
@@ -288,7 +290,7 @@ bool ring_has_unsent(const struct ring *r)
 {
   const struct io_uring_sq *sq = &r->io.sq;
   const struct backlog *b = &r->backlog;
-  if (r->cancels != NULL ||
+  if (r->cancels.head != NULL || r->waking.head != NULL ||
       sq->sqe_tail != io_uring_smp_load_acquire(sq->khead))
     return true;
   return b->count > 0 && group_size(b, 0) > 0 &&
