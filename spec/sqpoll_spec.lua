@@ -279,8 +279,7 @@ describe("the workers of a ring", function()
       local uring = require "uring"
       local testkit = require "testkit"
       local ring = uring.ring { entries = 8 }
-      local r = uring.pipe()
-      local _, w = uring.pipe()
+      local from, to = { uring.pipe() }, { uring.pipe() }
       local ops = {}
 
       local function allowed(path)
@@ -290,7 +289,7 @@ describe("the workers of a ring", function()
 
       -- Occupies one more; where each may run, sorted.
       local function workers()
-        ops[#ops + 1] = ring:prepare("splice", r:fd(), nil, w:fd(), nil, 1)
+        ops[#ops + 1] = ring:prepare("splice", from[1]:fd(), nil, to[2]:fd(), nil, 1)
         ring:submit()
         local list = {}
         for _ = 1, 500 do
