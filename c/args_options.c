@@ -1,6 +1,7 @@
 /* The table of options, the last argument of any operation. */
 #include "reader.h"
 
+#include "multishot.h"
 #include "near.h"
 #include "pool.h"
 #include "registered.h"
@@ -132,35 +133,23 @@ static void check_interval(lua_State *L, const struct request *q)
                   "0.0001");
 }
 
+static void check_receiver(lua_State *L, const struct request *q)
+{
+  if (!(q->event_flags & EVENT_SELECTS))
+    luaL_error(L, "multishot %s takes a pool in the place of a Buffer",
+               q->row->name);
+  if (q->sqe.len != 0 && q->row->opcode == IORING_OP_RECV)
+    luaL_error(L, "multishot recv takes no length: it fills buffers");
+}
+
 static void make_multishot(lua_State *L, struct request *q)
 {
   q->multishot = true;
-  switch (q->row->opcode) {
-  case IORING_OP_POLL_ADD:
-    q->sqe.len |= IORING_POLL_ADD_MULTI;
-    break;
-  case IORING_OP_ACCEPT:
-    q->sqe.ioprio |= IORING_ACCEPT_MULTISHOT;
-    break;
-  case URING_OP_RECV_ZC:
-    q->sqe.ioprio |= IORING_RECV_MULTISHOT;
-    break;
-  case IORING_OP_RECV:
-  case IORING_OP_RECVMSG:
-    if (!(q->event_flags & EVENT_SELECTS))
-      luaL_error(L, "multishot %s takes a pool in the place of a Buffer",
-                 q->row->name);
-    if (q->sqe.len != 0 && q->row->opcode == IORING_OP_RECV)
-      luaL_error(L, "multishot recv takes no length: it fills buffers");
-    q->sqe.ioprio |= IORING_RECV_MULTISHOT;
-    break;
-  case IORING_OP_TIMEOUT:
-    q->sqe.timeout_flags |= URING_TIMEOUT_MULTISHOT;
+  multishot_ask(&q->sqe);
+  if (q->row->streams)
+    check_receiver(L, q);
+  if (q->row->opcode == IORING_OP_TIMEOUT)
     check_interval(L, q);
-    break;
-  default:
-    break; /* it is by itself */
-  }
 }
 
 /* What goes with which pool. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "args.h"
+#include "multishot.h"
 #include "near.h"
 #include "operation.h"
 #include "pool.h"
@@ -368,14 +369,19 @@ static bool goes_on(const struct request *q)
 
 /* What this kernel does not know as multishot is done one by one; what it
 ** does not know as a bundle, buffer by buffer. */
-static void come_down(const struct ring *r, struct event *e,
+static void come_down(const struct ring *r, struct event *e, bool multishot,
                       struct io_uring_sqe *sqe)
 {
   if (e->flags & EVENT_BUNDLE && r->lacks_bundles)
     sqe->ioprio &= (uint16_t)~URING_RECVSEND_BUNDLE;
+  if (!multishot)
+    return;
   if (!ring_supports(r, sqe->opcode) || again_lacks_multishot(r, e))
-    if (again_can_be_single(e, sqe))
+    if (multishot_can_be_single(sqe))
       again_make_single(e, sqe);
+  if (r->multishot_spoilt & multishot_bit(sqe->opcode) &&
+      !(e->flags & EVENT_SINGLE))
+    multishot_spoil(sqe);
 }
 
 static void prepare_to_go_on(struct ring *r, struct event *e,
@@ -384,8 +390,7 @@ static void prepare_to_go_on(struct ring *r, struct event *e,
   if (!(e->flags & EVENT_SELECTS))
     e->again.pool = NULL;
   e->flags |= EVENT_AGAIN;
-  if (q->multishot)
-    come_down(r, e, &q->sqe);
+  come_down(r, e, q->multishot, &q->sqe);
   e->again.sqe = q->sqe;
 }
 

@@ -36,6 +36,9 @@ static size_t entries_size(const struct pool *p)
 ** Opening
 */
 
+/* One that no kernel takes: as if it did not take incremental pools. */
+#define UNKNOWN_FLAG 0x8000u
+
 struct pool *pool_of_group(const struct ring *r, uint16_t group)
 {
   struct pool *p = r->pools;
@@ -57,12 +60,14 @@ static bool choose_group(const struct ring *r, uint16_t *group)
 static int register_entries(struct ring *r, struct pool *p)
 {
   struct io_uring_buf_reg reg;
-  const uint16_t flags = p->incremental ? URING_PBUF_RING_INC : 0;
+  uint16_t flags = p->incremental ? URING_PBUF_RING_INC : 0;
   int rc;
   memset(&reg, 0, sizeof reg);
   reg.ring_addr = (uintptr_t)p->entries;
   reg.ring_entries = p->nentries;
   reg.bgid = p->group;
+  if (p->incremental && r->spoils_incremental)
+    flags |= UNKNOWN_FLAG;
   memcpy((char *)&reg + URING_BUF_REG_FLAGS, &flags, sizeof flags);
   rc = io_uring_register_buf_ring(&r->io, &reg, 0);
   return rc > 0 ? 0 : rc;
@@ -80,8 +85,11 @@ static int map_entries(struct ring *r, struct pool *p)
   rc = register_entries(r, p);
   if (rc == -EINVAL && p->incremental) { /* older than 6.12 */
     p->incremental = false;
+    r->lacks_incremental = true;
     rc = register_entries(r, p);
   }
+  if (rc == 0 && p->incremental)
+    r->has_incremental = true;
   if (rc < 0)
     munmap(p->entries, entries_size(p));
   return rc;

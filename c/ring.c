@@ -329,6 +329,9 @@ struct ring *ring_open(lua_State *L, struct core *core,
   }
   for (size_t i = 0; i < sizeof r->supported; i++)
     r->supported[i] &= (uint8_t)~options->without[i];
+  r->lacks_bundles |= options->without_bundles;
+  r->spoils_incremental = options->without_incremental;
+  r->multishot_spoilt = options->without_multishot;
   r->state = RING_OPEN;
   return r;
 }

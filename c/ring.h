@@ -21,6 +21,8 @@ struct ring_options {
   lua_Number drain_timeout; /* seconds that close waits for loans */
   const struct driver *driver;
   uint8_t without[32]; /* opcodes to treat as missing, a bit each */
+  uint64_t without_multishot;
+  bool without_bundles, without_incremental;
   /* for the fault driver */
   lua_Integer fault_seed;
   lua_Number fault_rate;
@@ -89,11 +91,13 @@ struct ring {
   struct pool *pools;
   struct provision *provisions; /* newest first */
   bool collected;               /* garbage, for an empty pool's sake */
-  bool lacks_incremental, lacks_bundles;
+  bool lacks_bundles, has_incremental, lacks_incremental;
   lua_Number drain_timeout;
   uint8_t supported[32]; /* a bit for each opcode of the kernel */
-  /* opcodes seen to be done as multishot, and seen not to be */
-  uint64_t multishot_proven, multishot_lacking;
+  /* opcodes seen to be done as multishot, seen not to be, and those that are
+  ** made to be refused; see multishot.h */
+  uint64_t multishot_proven, multishot_lacking, multishot_spoilt;
+  bool spoils_incremental;
   struct ring_stats stats;
 };
 
@@ -185,8 +189,6 @@ void again_caught_up(struct ring *r, struct event *e, unsigned unread);
 
 /* Does the kernel not know it as multishot?  Then it is done one by one. */
 bool again_lacks_multishot(const struct ring *r, const struct event *e);
-bool again_can_be_single(const struct event *e,
-                         const struct io_uring_sqe *sqe);
 void again_make_single(struct event *e, struct io_uring_sqe *sqe);
 
 /* Nobody will ask for this event's outcome: an orphan, cancelled. */

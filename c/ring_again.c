@@ -19,6 +19,7 @@
 */
 #include <errno.h>
 
+#include "multishot.h"
 #include "operation.h"
 #include "pool.h"
 #include "ring_parts.h"
@@ -131,14 +132,9 @@ void again_refill(lua_State *L, struct ring *r)
 ** What is not the end
 */
 
-static uint64_t bit_of(const struct event *e)
-{
-  return e->row->opcode < 64 ? (uint64_t)1 << e->row->opcode : 0;
-}
-
 void again_proven(struct ring *r, const struct event *e)
 {
-  r->multishot_proven |= bit_of(e);
+  r->multishot_proven |= multishot_bit(e->row->opcode);
 }
 
 /* Does a result of this kind leave the operation unfinished?  A stream that
@@ -167,52 +163,30 @@ static bool is_multishot(const struct event *e)
   return e->op != NULL && operation_is_multishot(e->op);
 }
 
-/* The same, one by one.  A message would come in another form. */
-void again_make_single(struct event *e, struct io_uring_sqe *sqe)
-{
-  switch (e->row->opcode) {
-  case IORING_OP_POLL_ADD:
-    sqe->len &= ~IORING_POLL_ADD_MULTI;
-    break;
-  case IORING_OP_ACCEPT:
-    sqe->ioprio &= (uint16_t)~IORING_ACCEPT_MULTISHOT;
-    break;
-  case IORING_OP_RECV:
-    sqe->ioprio &= (uint16_t)~IORING_RECV_MULTISHOT;
-    break;
-  case URING_OP_READ_MULTISHOT:
-    sqe->opcode = IORING_OP_READ;
-    break;
-  default:
-    sqe->timeout_flags &= ~URING_TIMEOUT_MULTISHOT;
-  }
-  e->flags |= EVENT_SINGLE;
-}
-
-bool again_can_be_single(const struct event *e, const struct io_uring_sqe *sqe)
-{
-  return e->row->opcode != IORING_OP_RECVMSG &&
-         /* the count of a single one is of completions */
-         !(e->row->opcode == IORING_OP_TIMEOUT && sqe->off != 0);
-}
-
 bool again_lacks_multishot(const struct ring *r, const struct event *e)
 {
-  return (r->multishot_lacking & bit_of(e)) != 0;
+  return (r->multishot_lacking & multishot_bit(e->row->opcode)) != 0;
+}
+
+void again_make_single(struct event *e, struct io_uring_sqe *sqe)
+{
+  multishot_make_single(sqe);
+  e->flags |= EVENT_SINGLE;
 }
 
 /* Can the kernel be tried for less? */
 static bool may_try_single(const struct ring *r, const struct event *e)
 {
-  return !(e->flags & EVENT_SINGLE) && !(r->multishot_proven & bit_of(e)) &&
-         again_can_be_single(e, &e->again.sqe);
+  return !(e->flags & EVENT_SINGLE) &&
+         !(r->multishot_proven & multishot_bit(e->row->opcode)) &&
+         multishot_can_be_single(&e->again.sqe);
 }
 
 /* One result of many has come with a CQE that ended it in the kernel. */
 static void deliver(struct ring *r, struct event *e, const struct result *one)
 {
   if (e->flags & EVENT_SINGLE)
-    r->multishot_lacking |= bit_of(e);
+    r->multishot_lacking |= multishot_bit(e->row->opcode);
   rest(r, e);
   if (!operation_deliver(e->op, one)) {
     ring_lose(r, e, one);

@@ -6,6 +6,7 @@
 #include <sys/utsname.h>
 
 #include "errors.h"
+#include "multishot.h"
 #include "op.h"
 #include "operation.h"
 #include "registered.h"
@@ -185,7 +186,8 @@ static const struct {
 };
 
 /* ring:features() -> table: driver, kernel, ring_fd, entries, cq_entries, and
-** true or false for each set-up flag and for registered_ring */
+** true or false for each set-up flag and for registered_ring; variants: what a
+** probe cannot see */
 static int ring_features(lua_State *L)
 {
   struct ring *r = ring_object_open(L, 1);
@@ -207,6 +209,8 @@ static int ring_features(lua_State *L)
   }
   lua_pushboolean(L, r->registrar != NULL);
   lua_setfield(L, -2, "registered_ring");
+  multishot_push(L, r);
+  lua_setfield(L, -2, "variants");
   return 1;
 }
 

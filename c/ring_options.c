@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "multishot.h"
 #include "near.h"
 #include "op.h"
 #include "ring_object.h"
@@ -193,6 +194,10 @@ static void read_without(lua_State *L, int table, struct ring_options *o)
     lua_rawgeti(L, table, i);
     if (lua_type(L, -1) != LUA_TSTRING)
       bad_option(L, "without", "names of operations");
+    if (multishot_without(o, lua_tostring(L, -1))) {
+      lua_pop(L, 1);
+      continue;
+    }
     row = op_check(L, -1);
     o->without[row->opcode / 8] |= (uint8_t)(1u << (row->opcode % 8));
     lua_pop(L, 1);
