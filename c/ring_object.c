@@ -318,21 +318,23 @@ static const luaL_Reg ring_functions[] = {
     {NULL, NULL},
 };
 
-/* Pushes a table of the methods, for the default ring. */
+/* Pushes a table of the methods, for the default ring; all but close, which
+** the module has its own of. */
 static void push_on_default(lua_State *L, struct core *core)
 {
-  static const char *const names[] = {
-      "prepare", "submit", "stats", "features", "probe",   "link",
-      "fd",      "step",   "enter", "peek",     "advance", "pool"};
   lua_newtable(L);
   luaL_getmetatable(L, RING_TYPE);
-  lua_getfield(L, -1, "__index"); /* functions; metatable; methods */
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+  lua_getfield(L, -1, "__index");
+  lua_pushnil(L); /* functions; metatable; methods; key */
+  while (lua_next(L, -2)) {
+    lua_pushvalue(L, -2);
     lua_pushlightuserdata(L, core);
-    lua_getfield(L, -2, names[i]);
+    lua_rotate(L, -3, -1); /* ...; key; key; core; method */
     lua_pushcclosure(L, on_default, 2);
-    lua_setfield(L, -4, names[i]);
+    lua_rawset(L, -6);
   }
+  lua_pushnil(L);
+  lua_setfield(L, -4, "close");
   lua_pop(L, 2);
 }
 
