@@ -51,20 +51,15 @@ static uint16_t allowed_options(const struct row *row)
          OPTION_LINK | OPTION_HARDLINK;
 }
 
-/* The option whose name is below the value on the top. */
-static const struct named_option *option_named(struct reader *in)
+/* No option has the name below the value on the top. */
+static void unknown_option(struct reader *in, uint16_t allowed)
 {
   const char *name = lua_tostring(in->L, -2);
-  uint16_t allowed = allowed_options(in->q->row);
   struct near near;
   near_start(&near, name);
-  for (size_t i = 0; i < COUNT(options); i++) {
-    if (!(options[i].option & allowed))
-      continue;
-    if (args_is_name(in->L, -2, options[i].name))
-      return &options[i];
-    near_offer(&near, options[i].name);
-  }
+  for (size_t i = 0; i < COUNT(options); i++)
+    if (options[i].option & allowed)
+      near_offer(&near, options[i].name);
   near_push(in->L, &near);
   lua_pushfstring(in->L, "unknown option '%s' of %s%s; it takes", name,
                   in->q->row->name, lua_tostring(in->L, -1));
@@ -73,6 +68,17 @@ static const struct named_option *option_named(struct reader *in)
       lua_pushfstring(in->L, "%s %s", lua_tostring(in->L, -1),
                       options[i].name);
   luaL_error(in->L, "%s", lua_tostring(in->L, -1));
+}
+
+/* The option whose name is below the value on the top. */
+static const struct named_option *option_named(struct reader *in)
+{
+  uint16_t allowed = allowed_options(in->q->row);
+  for (size_t i = 0; i < COUNT(options); i++)
+    if (options[i].option & allowed &&
+        args_is_name(in->L, -2, options[i].name))
+      return &options[i];
+  unknown_option(in, allowed);
   return NULL;
 }
 
