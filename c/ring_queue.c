@@ -161,6 +161,14 @@ static void unqueue(struct ring *r)
   r->unpublished--;
 }
 
+/* Is the newest SQE in the SQ linked to one that has been taken out? */
+static bool is_open_ended(const struct ring *r)
+{
+  const struct io_uring_sq *sq = &r->io.sq;
+  return r->queued > r->published &&
+         sq->sqes[(sq->sqe_tail - 1) & sq->ring_mask].flags & SQE_LINKS;
+}
+
 /* Where in the backlog the event's SQE is; the event is there. */
 static unsigned backlog_find(const struct backlog *b, const struct event *e)
 {
@@ -186,7 +194,7 @@ const char *ring_link(struct ring *r, struct event *const events[],
   while (b->size - b->count < r->io.sq.ring_entries)
     if (!ring_grow_backlog(r))
       return "not enough memory";
-  while (!(events[0]->flags & EVENT_BACKLOG))
+  while (!(events[0]->flags & EVENT_BACKLOG) || is_open_ended(r))
     unqueue(r);
   first = backlog_find(b, events[0]);
   for (unsigned i = 1; i < count; i++)
