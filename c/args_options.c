@@ -3,6 +3,7 @@
 
 #include "near.h"
 #include "registered.h"
+#include "skip.h"
 
 enum option_type {
   OPTION_FLAG,  /* true or false */
@@ -24,6 +25,7 @@ static const struct named_option {
     {"hardlink", OPTION_HARDLINK, OPTION_FLAG},
     {"fixed_file", OPTION_FIXED_FILE, OPTION_FLAG},
     {"direct", OPTION_DIRECT, OPTION_PLACE},
+    {"skip_success", OPTION_SKIP_SUCCESS, OPTION_FLAG},
 };
 
 /* Can the descriptor be an index of a registered file?  epoll_ctl takes none.
@@ -37,8 +39,11 @@ static uint16_t fixed_file(const struct row *row)
 
 static uint16_t allowed_options(const struct row *row)
 {
-  return fixed_file(row) | row->options | OPTION_ASYNC | OPTION_DRAIN |
-         OPTION_LINK | OPTION_HARDLINK;
+  uint16_t allowed = fixed_file(row) | row->options | OPTION_ASYNC |
+                     OPTION_DRAIN | OPTION_LINK | OPTION_HARDLINK;
+  if (row->args[0].kind != ARG_RAW) /* whose success nobody knows */
+    allowed |= OPTION_SKIP_SUCCESS;
+  return allowed;
 }
 
 /* The option whose name is below the value on the top. */
@@ -184,6 +189,8 @@ void args_apply_options(lua_State *L, struct request *q,
     make_multishot(L, q);
   if (set & OPTION_DIRECT)
     make_direct(L, q, o->place);
+  if (set & OPTION_SKIP_SUCCESS && skip_suits(q))
+    q->event_flags |= EVENT_SKIPS;
   /* the peer's address is there to be had unless it is not wanted; a
   ** multishot accept has only one place for the addresses of many */
   if (q->row->result == RESULT_PEER && !(o->cleared & OPTION_PEER) &&

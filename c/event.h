@@ -37,20 +37,23 @@ struct aux {
 };
 
 enum event_flags {
-  EVENT_USED = 1,         /* not FREE */
-  EVENT_BACKLOG = 2,      /* its SQE waits in the backlog */
-  EVENT_CANCELLING = 4,   /* a cancel request has been made */
-  EVENT_WITHDRAWN = 8,    /* the kernel never sees it: ends as ECANCELED */
-  EVENT_ANCHORED = 16,    /* a Lua value is kept for it */
-  EVENT_CANCEL_DUE = 32,  /* stands in the ring's list of cancels */
-  EVENT_PEER = 64,        /* see outcome.wants_peer */
-  EVENT_RESULT = 128,     /* the result is known before the terminal CQE */
-  EVENT_YIELDS_FD = 256,  /* a result >= 0 is a new descriptor */
-  EVENT_LENDS = 512,      /* there is something to give back */
-  EVENT_DRAIN = 1024,     /* starts when all before it have ended */
-  EVENT_RETRY = 2048,     /* its cancel request came to nothing */
-  EVENT_ZERO_COPY = 4096, /* the result first, the memory at the last CQE */
-  EVENT_DIRECT = 1 << 24  /* a result >= 0 is a slot, see direct.h */
+  EVENT_USED = 1,          /* not FREE */
+  EVENT_BACKLOG = 2,       /* its SQE waits in the backlog */
+  EVENT_CANCELLING = 4,    /* a cancel request has been made */
+  EVENT_WITHDRAWN = 8,     /* the kernel never sees it: ends as ECANCELED */
+  EVENT_ANCHORED = 16,     /* a Lua value is kept for it */
+  EVENT_CANCEL_DUE = 32,   /* stands in the ring's list of cancels */
+  EVENT_PEER = 64,         /* see outcome.wants_peer */
+  EVENT_RESULT = 128,      /* the result is known before the terminal CQE */
+  EVENT_YIELDS_FD = 256,   /* a result >= 0 is a new descriptor */
+  EVENT_LENDS = 512,       /* there is something to give back */
+  EVENT_DRAIN = 1024,      /* starts when all before it have ended */
+  EVENT_RETRY = 2048,      /* its cancel request came to nothing */
+  EVENT_ZERO_COPY = 4096,  /* the result first, the memory at the last CQE */
+  EVENT_DIRECT = 1 << 24,  /* a result >= 0 is a slot, see direct.h */
+  EVENT_SKIPS = 1 << 25,   /* posts nothing if it succeeds, see skip.c */
+  EVENT_GROUPED = 1 << 26, /* such ones are in its group of linked ones */
+  EVENT_HARD = 1 << 27     /* and its link to the next is hard */
 };
 
 struct event {
@@ -66,6 +69,7 @@ struct event {
   int fd;
   int32_t res; /* with EVENT_RESULT: the result */
   int place;   /* with EVENT_DIRECT: the slot that was asked for, or -1 */
+  struct event *before, *behind; /* with EVENT_GROUPED, or NULL */
   struct loan loan;
   size_t string_bytes; /* of Lua strings lent */
 };

@@ -14,6 +14,7 @@
 
 #include "operation.h"
 #include "ring_parts.h"
+#include "skip.h"
 #include "task.h"
 #include "timer.h"
 
@@ -58,6 +59,7 @@ void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
                  uint32_t flags)
 {
   cancel_not_due(r, e);
+  skip_leave(e);
   if (e->flags & EVENT_RETRY)
     r->retries--;
   if (e->flags & EVENT_DRAIN && !(e->flags & EVENT_BACKLOG))
@@ -130,6 +132,8 @@ static void complete(lua_State *L, struct ring *r,
                      const struct io_uring_cqe *cqe)
 {
   struct event *e = event_find(&r->events, cqe->user_data);
+  if (e != NULL && e->flags & EVENT_GROUPED)
+    skip_conclude(L, r, e);
   if (e == NULL && cancel_is_request(r, cqe->user_data)) {
     cancel_ended(r, cqe->user_data, cqe->res);
   } else if (e == NULL) {
@@ -159,9 +163,14 @@ static void reap(lua_State *L, struct ring *r)
 int ring_submit(lua_State *L, struct ring *r)
 {
   unsigned to_submit;
+  int rc;
   queue_refill(L, r);
   to_submit = queue_publish(r);
-  return to_submit ? r->driver->enter(r, to_submit, 0, 0) : 0;
+  if (to_submit == 0)
+    return 0;
+  rc = r->driver->enter(r, to_submit, 0, 0);
+  skip_check_whole(r);
+  return rc;
 }
 
 static bool cq_empty(const struct ring *r)
@@ -212,6 +221,7 @@ int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
   wait = wait && all && completed == r->stats.completed && cq_empty(r);
   to_submit = queue_publish(r);
   rc = r->driver->enter(r, to_submit, wait, deadline_ns);
+  skip_check_whole(r);
   if (rc == -EAGAIN || rc == -EBUSY || (!all && queue_room(r) == 0))
     rc = wait_out_pressure(r, deadline_ns);
   if (rc == -EBADR) /* the kernel had no memory to keep a CQE */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "ring_parts.h"
+#include "skip.h"
 #include "task.h"
 
 /*
@@ -111,11 +112,6 @@ void ring_queue(struct ring *r, struct event *e,
 ** room.
 */
 
-static struct io_uring_sqe *backlog_at(const struct backlog *b, unsigned i)
-{
-  return &b->sqes[(b->head + i) & (b->size - 1)];
-}
-
 /* Members of the group that begins at place `i` of the backlog, the last of
 ** which is linked to nothing; 0: that one is still to come. */
 static unsigned group_size(const struct backlog *b, unsigned i)
@@ -156,6 +152,7 @@ static void unqueue(struct ring *r)
   b->sqes[b->head] = *sqe;
   b->count++;
   e->flags |= EVENT_BACKLOG;
+  skip_undo(e);
   if (e->flags & EVENT_DRAIN)
     r->draining = false;
   r->unpublished--;
@@ -275,6 +272,8 @@ static bool refill_backlog(struct ring *r)
       return true; /* waits for something else than room */
     if (queue_room(r) < n)
       return false;
+    if (n > 1)
+      skip_arrange(r, n);
     for (; n > 0; n--)
       advance_backlog(r);
   }

@@ -71,6 +71,7 @@ build = {
         "c/ring_queue.c",
         "c/rows.c",
         "c/scope.c",
+        "c/skip.c",
         "c/sockaddr.c",
         "c/system.c",
         "c/task.c",
