@@ -7,6 +7,7 @@
 #include "near.h"
 #include "pool.h"
 #include "registered.h"
+#include "skip.h"
 
 enum option_type {
   OPTION_FLAG,  /* true or false */
@@ -32,6 +33,7 @@ static const struct named_option {
     {"reuse", OPTION_REUSE, OPTION_FLAG},
     {"buffer_group", OPTION_BUFFER_GROUP, OPTION_NUMBER},
     {"direct", OPTION_DIRECT, OPTION_PLACE},
+    {"skip_success", OPTION_SKIP_SUCCESS, OPTION_FLAG},
 };
 
 /* Can the descriptor be an index of a registered file?  epoll_ctl takes none.
@@ -45,10 +47,13 @@ static uint16_t fixed_file(const struct row *row)
 
 static uint16_t allowed_options(const struct row *row)
 {
-  uint16_t pools =
-      row->pools ? OPTION_COPY | OPTION_BUFFER_GROUP | OPTION_REUSE : 0;
-  return fixed_file(row) | pools | row->options | OPTION_ASYNC | OPTION_DRAIN |
-         OPTION_LINK | OPTION_HARDLINK;
+  uint16_t allowed = fixed_file(row) | row->options | OPTION_ASYNC |
+                     OPTION_DRAIN | OPTION_LINK | OPTION_HARDLINK;
+  if (row->pools)
+    allowed |= OPTION_COPY | OPTION_BUFFER_GROUP | OPTION_REUSE;
+  if (row->args[0].kind != ARG_RAW) /* whose success nobody knows */
+    allowed |= OPTION_SKIP_SUCCESS;
+  return allowed;
 }
 
 /* No option has the name below the value on the top. */
@@ -284,6 +289,8 @@ void args_apply_options(lua_State *L, struct request *q,
     luaL_error(L, "recvmsg: with multishot, control is a number of bytes");
   if (q->control_room > 0 && !q->multishot)
     luaL_error(L, "recvmsg: without multishot, control is a Buffer");
+  if (set & OPTION_SKIP_SUCCESS && skip_suits(q))
+    q->event_flags |= EVENT_SKIPS;
   /* the peer's address is there to be had unless it is not wanted; a
   ** multishot accept has only one place for the addresses of many */
   if (q->row->result == RESULT_PEER && !(o->cleared & OPTION_PEER) &&

@@ -62,7 +62,10 @@ enum event_flags {
   EVENT_BUNDLE = 1 << 21,  /* data of several buffers */
   EVENT_REUSE = 1 << 22,   /* data in one Buffer, which is used again */
   EVENT_LINKED = 1 << 23,  /* to the next: it does not go on */
-  EVENT_DIRECT = 1 << 24   /* a result >= 0 is a slot, see direct.h */
+  EVENT_DIRECT = 1 << 24,  /* a result >= 0 is a slot, see direct.h */
+  EVENT_SKIPS = 1 << 25,   /* posts nothing if it succeeds, see skip.c */
+  EVENT_GROUPED = 1 << 26, /* such ones are in its group of linked ones */
+  EVENT_HARD = 1 << 27     /* and its link to the next is hard */
 };
 
 /* What an operation that goes on is made of, and the pool it takes from. */
@@ -91,6 +94,7 @@ struct event {
   int fd;
   int32_t res; /* with EVENT_RESULT: the result */
   int place;   /* with EVENT_DIRECT: the slot that was asked for, or -1 */
+  struct event *before, *behind; /* with EVENT_GROUPED, or NULL */
   union {
     struct loan loan;   /* with EVENT_LENDS */
     struct again again; /* with EVENT_SELECTS or EVENT_AGAIN */

@@ -17,6 +17,7 @@
 #include "pool.h"
 #include "provided.h"
 #include "ring_parts.h"
+#include "skip.h"
 #include "task.h"
 #include "timer.h"
 
@@ -74,6 +75,7 @@ void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
 {
   cancel_settled(r, e);
   again_leave(r, e);
+  skip_leave(e);
   if (e->flags & EVENT_DRAIN && !(e->flags & EVENT_BACKLOG))
     r->draining = false;
   res = result_of(e, res);
@@ -167,6 +169,8 @@ static void complete(lua_State *L, struct ring *r,
 {
   struct event *e = event_find(&r->events, cqe->user_data);
   struct result one = {cqe->res, cqe->flags, NO_DATA};
+  if (e != NULL && e->flags & EVENT_GROUPED)
+    skip_conclude(L, r, e);
   if (e != NULL && cqe->flags & IORING_CQE_F_BUFFER)
     claim(r, e, &one);
   if (e == NULL && cancel_is_request(r, cqe->user_data))
@@ -198,9 +202,14 @@ unsigned ring_reap(lua_State *L, struct ring *r, unsigned most)
 int ring_submit(lua_State *L, struct ring *r)
 {
   unsigned to_submit;
+  int rc;
   queue_refill(L, r);
   to_submit = queue_publish(r);
-  return to_submit ? ring_enter(r, to_submit, 0, 0) : 0;
+  if (to_submit == 0)
+    return 0;
+  rc = ring_enter(r, to_submit, 0, 0);
+  skip_check_whole(r);
+  return rc;
 }
 
 static bool cq_empty(const struct ring *r)
@@ -250,6 +259,7 @@ int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
   wait = wait && all && completed == r->stats.completed && cq_empty(r);
   to_submit = queue_publish(r);
   rc = ring_enter(r, to_submit, wait, deadline_ns);
+  skip_check_whole(r);
   if (rc == -EAGAIN || rc == -EBUSY || (!all && queue_room(r) == 0))
     rc = wait_out_pressure(r, deadline_ns);
   if (rc == -EBADR) /* the kernel had no memory to keep a CQE */

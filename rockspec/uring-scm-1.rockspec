@@ -79,6 +79,7 @@ build = {
         "c/ring_tuning.c",
         "c/rows.c",
         "c/scope.c",
+        "c/skip.c",
         "c/sockaddr.c",
         "c/system.c",
         "c/task.c",
