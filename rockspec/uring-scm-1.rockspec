@@ -75,6 +75,7 @@ build = {
         "c/task.c",
         "c/task_object.c",
         "c/timer.c",
+        "c/timer_object.c",
       },
       defines = { "_GNU_SOURCE" },
       libraries = { "uring" },

@@ -31,6 +31,14 @@ local M = {
   yield = core.yield;
   shield = core.shield;
   now = core.now;
+  --- A deadline that can be moved while tasks wait for it:
+  -- `timer([deadline])`, a time of `now`; without one it is never.
+  --
+  -- `timer:wait()` → `now()` when the deadline has come, at once if it is past;
+  -- nil, "closed" if the timer is closed meanwhile.  `timer:set(deadline | nil)`
+  -- and `timer:after(seconds)` move it, to earlier and to later.
+  -- `timer:deadline()`, `timer:close()`.  A wait costs no operation.
+  timer = core.timer;
   current = core.current;
   on_error = core.on_error;
   isatty = core.isatty;
