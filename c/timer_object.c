@@ -6,6 +6,7 @@
 */
 #include "timer.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "loop.h"
@@ -132,7 +133,8 @@ static int push_result(lua_State *L, const struct timer_object *t)
   if (t->closed) {
     lua_pushnil(L);
     lua_pushliteral(L, "closed");
-    return 2;
+    lua_pushinteger(L, ECANCELED);
+    return 3;
   }
   lua_pushnumber(L, (lua_Number)now_ns() / 1e9);
   return 1;
@@ -162,7 +164,8 @@ static int wait_turning(lua_State *L, const struct timer_object *t)
   return push_result(L, t);
 }
 
-/* timer:wait() -> now(), when the deadline has come | nil, "closed" */
+/* timer:wait() -> now(), when the deadline has come | nil, "closed",
+** ECANCELED */
 static int timer_wait(lua_State *L)
 {
   struct timer_object *t = toopen(L);

@@ -32,12 +32,15 @@ external_dependencies = {
 build = {
   type = "builtin",
   modules = {
+    ["uring.descriptor"] = "lua/uring/descriptor.lua",
     ["uring.file"] = "lua/uring/file.lua",
     ["uring"] = "lua/uring/init.lua",
     ["uring.options"] = "lua/uring/options.lua",
     ["uring.reader"] = "lua/uring/reader.lua",
+    ["uring.readiness"] = "lua/uring/readiness.lua",
     ["uring.socket"] = "lua/uring/socket.lua",
     ["uring.stream"] = "lua/uring/stream.lua",
+    ["uring.waiter"] = "lua/uring/waiter.lua",
     ["uring.core"] = {
       sources = {
         "c/args.c",

@@ -10,7 +10,9 @@
 
 local core = require "uring.core"
 local file = require "uring.file"
+local readiness = require "uring.readiness"
 local socket = require "uring.socket"
+local waiter = require "uring.waiter"
 
 local M = {
   _VERSION = "uring scm";
@@ -35,10 +37,12 @@ local M = {
   -- `timer([deadline])`, a time of `now`; without one it is never.
   --
   -- `timer:wait()` → `now()` when the deadline has come, at once if it is past;
-  -- nil, "closed" if the timer is closed meanwhile.  `timer:set(deadline | nil)`
+  -- nil, "closed", ECANCELED if the timer is closed meanwhile.  `timer:set(deadline | nil)`
   -- and `timer:after(seconds)` move it, to earlier and to later.
   -- `timer:deadline()`, `timer:close()`.  A wait costs no operation.
   timer = core.timer;
+  readiness = readiness.new;
+  waiter = waiter.new;
   current = core.current;
   on_error = core.on_error;
   isatty = core.isatty;
