@@ -22,6 +22,7 @@ struct operation {
   bool announced; /* the result is there, the memory is not back yet */
   bool until_end; /* who waits, waits for the memory */
   bool cancelled; /* cancel was asked for */
+  uint32_t flags; /* of the result that was handed out last */
   /* results of a multishot operation that nobody has taken yet: a circle */
   struct result *results;
   unsigned head, count;
@@ -69,8 +70,11 @@ int operation_call(lua_State *L, struct ring *r, const struct row *row);
 int operation_await_ready(lua_State *L, struct operation *op, lua_KFunction k);
 int operation_await_k(lua_State *L, int status, lua_KContext ctx);
 
-/* ring:prepare(name, …) -> Operation */
+/* ring:prepare(name | object, …) -> Operation */
 int operation_prepare(lua_State *L);
+
+/* Sets functions `prepare_for` and `preparer` of the module on the top. */
+void prepare_register(lua_State *L);
 
 /* ring:link { op, op, …, hard = false } */
 int operation_link(lua_State *L);

@@ -32,6 +32,7 @@ external_dependencies = {
 build = {
   type = "builtin",
   modules = {
+    ["uring.custom"] = "lua/uring/custom.lua",
     ["uring.descriptor"] = "lua/uring/descriptor.lua",
     ["uring.file"] = "lua/uring/file.lua",
     ["uring"] = "lua/uring/init.lua",

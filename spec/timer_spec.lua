@@ -7,6 +7,8 @@ local collect, error_of = helper.collect, helper.error_of
 
 -- How far from what was meant the machine may be.
 local SLACK = helper.slow and 0.5 or 0.15
+-- Time enough to begin many waits.
+local A_WHILE = helper.slow and 0.5 or 0.05
 
 -- Calls fn in a task; how long it took, and the task's results.
 local function timed(fn)
@@ -115,7 +117,7 @@ describe("a timer", function()
   end)
 
   it("wakes all who wait, with one place in the heap and no operation", function()
-    local timer <close> = uring.timer(uring.now() + 0.02)
+    local timer <close> = uring.timer(uring.now() + A_WHILE)
     uring.run(function()
       local prepared = uring.stats().prepared
       local tasks, woken = {}, {}
@@ -153,7 +155,7 @@ describe("a timer", function()
     math.randomseed(7)
     uring.run(function()
       local order, timers, tasks = {}, {}, {}
-      local start = uring.now() + 0.02
+      local start = uring.now() + A_WHILE
       for i = 1, 60 do
         timers[i] = uring.timer(start + math.random())
         tasks[i] = uring.spawn(function()

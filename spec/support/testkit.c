@@ -151,6 +151,16 @@ static int poll_lua(lua_State *L)
   return 1;
 }
 
+/* write(fd, data): at once and without a ring */
+static int write_lua(lua_State *L)
+{
+  size_t len;
+  const char *data = luaL_checklstring(L, 2, &len);
+  lua_pushboolean(L, write((int)luaL_checkinteger(L, 1), data, len) ==
+                         (ssize_t)len);
+  return 1;
+}
+
 /* pollout(fd) -> can it be written now? */
 static int pollout(lua_State *L)
 {
@@ -285,6 +295,7 @@ static const luaL_Reg functions[] = {
     {"alarm", alarm_lua},
     {"close", close_lua},
     {"poll", poll_lua},
+    {"write", write_lua},
     {"pollout", pollout},
     {"refuse_rings", refuse_rings},
     {"limit_fds", limit_fds},
