@@ -28,6 +28,7 @@
 #include "sockaddr.h"
 #include "system.h"
 #include "task.h"
+#include "timer.h"
 
 /* Registry key of the core's userdata. */
 static const char core_key = 'u';
@@ -201,6 +202,7 @@ int luaopen_uring_core(lua_State *L)
   ring_object_register(L, core);
   scope_register(L, core);
   task_register(L, core);
+  timer_register(L, core);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");

@@ -101,9 +101,13 @@ void tasks_wake_due(struct core *core)
   if (core->sched.ntimers == 0)
     return;
   now = now_ns();
-  while ((timer = timer_due(core, now)) != NULL)
-    task_make_ready(
-        (struct task *)((char *)timer - offsetof(struct task, timer)));
+  while ((timer = timer_due(core, now)) != NULL) {
+    if (timer->is_object)
+      timer_object_ring(timer);
+    else
+      task_make_ready(
+          (struct task *)((char *)timer - offsetof(struct task, timer)));
+  }
 }
 
 /*

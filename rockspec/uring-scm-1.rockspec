@@ -32,12 +32,16 @@ external_dependencies = {
 build = {
   type = "builtin",
   modules = {
+    ["uring.custom"] = "lua/uring/custom.lua",
+    ["uring.descriptor"] = "lua/uring/descriptor.lua",
     ["uring.file"] = "lua/uring/file.lua",
     ["uring"] = "lua/uring/init.lua",
     ["uring.options"] = "lua/uring/options.lua",
     ["uring.reader"] = "lua/uring/reader.lua",
+    ["uring.readiness"] = "lua/uring/readiness.lua",
     ["uring.socket"] = "lua/uring/socket.lua",
     ["uring.stream"] = "lua/uring/stream.lua",
+    ["uring.waiter"] = "lua/uring/waiter.lua",
     ["uring.core"] = {
       sources = {
         "c/args.c",
@@ -85,6 +89,7 @@ build = {
         "c/task.c",
         "c/task_object.c",
         "c/timer.c",
+        "c/timer_object.c",
       },
       defines = { "_GNU_SOURCE" },
       libraries = { "uring" },
