@@ -440,7 +440,7 @@ static int operation_flags(lua_State *L)
 static int operation_progress(lua_State *L)
 {
   const struct operation *op = tooperation(L);
-  lua_pushboolean(L, op->event != NULL || op->count > 0 ||
+  lua_pushboolean(L, op->event != NULL || operation_unread(op) > 0 ||
                          op->outcome.state == OUTCOME_READY);
   lua_pushboolean(L, op->cancelled);
   lua_pushboolean(L, op->multishot);
