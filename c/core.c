@@ -26,6 +26,7 @@
 #include "ring_object.h"
 #include "scope.h"
 #include "sockaddr.h"
+#include "sync.h"
 #include "system.h"
 #include "task.h"
 #include "timer.h"
@@ -202,6 +203,7 @@ int luaopen_uring_core(lua_State *L)
   ring_object_register(L, core);
   scope_register(L, core);
   task_register(L, core);
+  sync_register(L, core);
   timer_register(L, core);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);

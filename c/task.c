@@ -47,6 +47,8 @@ static void enqueue(struct queue *q, struct task *t)
 void task_leave_queue(struct task *t)
 {
   struct queue *q = t->queue;
+  if (t->nplaces > 0)
+    waiting_leave(t);
   if (q == NULL)
     return;
   if (t->prev != NULL)
@@ -372,8 +374,16 @@ void tasks_run_ready(lua_State *L, struct core *core)
 void tasks_abandon(lua_State *L, struct core *core)
 {
   struct sched *s = &core->sched;
-  while (s->ready.head != NULL)
-    task_leave_queue(s->ready.head);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, core->tasks_ref);
+  for (unsigned i = 1; i <= s->tasks_cap; i++) {
+    struct task *t;
+    lua_rawgeti(L, -1, i);
+    t = lua_touserdata(L, -1);
+    if (t != NULL)
+      task_leave_queue(t);
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
   while (s->ntimers > 0)
     timer_disarm(core, s->heap[0]);
   s->current = NULL;
