@@ -17,6 +17,7 @@
 #include "buffer.h"
 #include "call.h"
 #include "constants.h"
+#include "coroutine.h"
 #include "errors.h"
 #include "near.h"
 #include "op.h"
@@ -204,6 +205,7 @@ int luaopen_uring_core(lua_State *L)
   scope_register(L, core);
   task_register(L, core);
   sync_register(L, core);
+  coroutine_register(L, core);
   timer_register(L, core);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);

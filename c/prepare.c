@@ -68,8 +68,8 @@ static void make_room(lua_State *L, struct ring *r)
 static bool can_wait_for_room(lua_State *L, const struct ring *r)
 {
   const struct task *t = r->core->sched.current;
-  return r == r->core->home && t != NULL && t->co == L && !task_is_struck(t) &&
-         lua_isyieldable(L);
+  return r == r->core->home && t != NULL && t->inner == L &&
+         !task_is_struck(t) && lua_isyieldable(L);
 }
 
 /* Keeps the value at a stack index until the operation is terminal, besides

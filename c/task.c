@@ -138,9 +138,10 @@ struct task *task_awaiting(lua_State *L, struct core *core)
   struct task *t = core->sched.current;
   if (t == NULL)
     return NULL;
-  if (t->co != L)
+  if (t->inner != L)
     luaL_error(L, "cannot await inside a coroutine of the program's own: "
-                  "only its task can be suspended");
+                  "only its task can be suspended (uring.coroutine has "
+                  "resume and wrap that let an await through)");
   if (!lua_isyieldable(L))
     raise_not_yieldable(L);
   if (task_is_struck(t))
@@ -336,6 +337,7 @@ static void resume(lua_State *L, struct task *t)
   t->started = true;
   t->state = TASK_RUNNING;
   s->current = t;
+  t->inner = t->co;
   status = lua_resume(t->co, L, nargs, &n);
   s->current = NULL;
   if (status == LUA_YIELD) {

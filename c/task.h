@@ -28,6 +28,7 @@ struct task {
   struct queue *queue;      /* where it stands, or NULL */
   struct event *event;      /* the operation it waits for, or NULL */
   lua_State *co;
+  lua_State *inner; /* what runs for it: co, or a coroutine inside of it */
   struct core *core;
   int nargs;    /* values on `co` to be resumed with */
   int nresults; /* on `co`, once it has ended */

@@ -55,6 +55,7 @@ build = {
         "c/channel.c",
         "c/constants.c",
         "c/core.c",
+        "c/coroutine.c",
         "c/direct.c",
         "c/driver_fault.c",
         "c/driver_kernel.c",
