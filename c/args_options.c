@@ -1,6 +1,8 @@
 /* The table of options, the last argument of any operation. */
 #include "reader.h"
 
+#include <string.h>
+
 #include "multishot.h"
 #include "near.h"
 #include "pool.h"
@@ -12,24 +14,27 @@ enum option_type {
   OPTION_NUMBER /* 0 to 65535 */
 };
 
+#define NAME(name) name, sizeof name - 1
+
 static const struct named_option {
   const char *name;
-  uint16_t option;
+  uint8_t length; /* of the name */
   uint8_t type;
+  uint16_t option;
 } options[] = {
-    {"async", OPTION_ASYNC, OPTION_FLAG},
-    {"drain", OPTION_DRAIN, OPTION_FLAG},
-    {"multishot", OPTION_MULTISHOT, OPTION_FLAG},
-    {"peer", OPTION_PEER, OPTION_FLAG},
-    {"poll_first", OPTION_POLL_FIRST, OPTION_FLAG},
-    {"link", OPTION_LINK, OPTION_FLAG},
-    {"hardlink", OPTION_HARDLINK, OPTION_FLAG},
-    {"fixed_file", OPTION_FIXED_FILE, OPTION_FLAG},
-    {"bundle", OPTION_BUNDLE, OPTION_FLAG},
-    {"copy", OPTION_COPY, OPTION_FLAG},
-    {"reuse", OPTION_REUSE, OPTION_FLAG},
-    {"buffer_group", OPTION_BUFFER_GROUP, OPTION_NUMBER},
-    {"direct", OPTION_DIRECT, OPTION_PLACE},
+    {NAME("async"), OPTION_FLAG, OPTION_ASYNC},
+    {NAME("drain"), OPTION_FLAG, OPTION_DRAIN},
+    {NAME("multishot"), OPTION_FLAG, OPTION_MULTISHOT},
+    {NAME("peer"), OPTION_FLAG, OPTION_PEER},
+    {NAME("poll_first"), OPTION_FLAG, OPTION_POLL_FIRST},
+    {NAME("link"), OPTION_FLAG, OPTION_LINK},
+    {NAME("hardlink"), OPTION_FLAG, OPTION_HARDLINK},
+    {NAME("fixed_file"), OPTION_FLAG, OPTION_FIXED_FILE},
+    {NAME("bundle"), OPTION_FLAG, OPTION_BUNDLE},
+    {NAME("copy"), OPTION_FLAG, OPTION_COPY},
+    {NAME("reuse"), OPTION_FLAG, OPTION_REUSE},
+    {NAME("buffer_group"), OPTION_NUMBER, OPTION_BUFFER_GROUP},
+    {NAME("direct"), OPTION_PLACE, OPTION_DIRECT},
 };
 
 /* Can the descriptor be an index of a registered file?  epoll_ctl takes none.
@@ -72,10 +77,13 @@ static void unknown_option(struct reader *in, uint16_t allowed)
 static const struct named_option *option_named(struct reader *in)
 {
   uint16_t allowed = allowed_options(in->q->row);
-  for (size_t i = 0; i < COUNT(options); i++)
-    if (options[i].option & allowed &&
-        args_is_name(in->L, -2, options[i].name))
-      return &options[i];
+  size_t length;
+  const char *name = lua_tolstring(in->L, -2, &length);
+  for (const struct named_option *o = options; o < options + COUNT(options);
+       o++)
+    if (o->length == length && o->option & allowed &&
+        memcmp(o->name, name, length) == 0)
+      return o;
   unknown_option(in, allowed);
   return NULL;
 }
