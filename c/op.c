@@ -81,19 +81,28 @@ static bool lend_member(lua_State *L, struct ring *r, struct event *e,
   return *conflict == NULL;
 }
 
-/* Is every member of the vector inside of this registered buffer? */
-static bool holds_vector(lua_State *L, const struct ring *r, unsigned index,
-                         const struct request *q)
+/* The index of the registered buffer that all of the vector is in, -1: there
+** is none.  It holds the members if it holds what lies between them. */
+static int registered_vector(lua_State *L, const struct ring *r,
+                             const struct request *q)
 {
-  bool holds = q->nvec > 0;
-  for (unsigned i = 0; i < q->nvec && holds; i++) {
-    const struct buffer *b;
+  const struct buffer *first = NULL, *b;
+  size_t from = 0, to = 0;
+  for (unsigned i = 0; i < q->nvec; i++) {
     lua_rawgeti(L, q->vector, i + 1);
     b = buffer_test(L, r->core, -1);
-    holds = b && registered_holds(r, index, b->block, b->offset, b->size);
     lua_pop(L, 1);
+    if (b == NULL || (first != NULL && b->block != first->block))
+      return -1;
+    if (first == NULL || b->offset < from)
+      from = b->offset;
+    if (b->offset + b->size > to)
+      to = b->offset + b->size;
+    first = first ? first : b;
   }
-  return holds;
+  return first ? registered_index(r, first->block, from, to - from,
+                                  first->registered)
+               : -1;
 }
 
 /* The index of the registered buffer that the data is in, -1: in none. */
@@ -101,13 +110,10 @@ static int registered_buffer(lua_State *L, const struct ring *r,
                              const struct request *q)
 {
   const struct buffer *b = q->buffer;
-  if (q->aux == AUX_VECTOR) {
-    for (unsigned i = 0; i < r->nbuffers; i++)
-      if (holds_vector(L, r, i, q))
-        return (int)i;
-    return -1;
-  }
-  return b ? registered_index(r, b->block, b->offset, q->size) : -1;
+  if (q->aux == AUX_VECTOR)
+    return registered_vector(L, r, q);
+  return b ? registered_index(r, b->block, b->offset, q->size, b->registered)
+           : -1;
 }
 
 /* Does it name a file by its slot, or put one there?  System calls do not know
