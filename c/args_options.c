@@ -5,6 +5,7 @@
 
 #include "multishot.h"
 #include "near.h"
+#include "options.h"
 #include "pool.h"
 #include "registered.h"
 
@@ -54,10 +55,9 @@ static uint16_t allowed_options(const struct row *row)
          OPTION_LINK | OPTION_HARDLINK;
 }
 
-/* No option has the name below the value on the top. */
-static void unknown_option(struct reader *in, uint16_t allowed)
+static void unknown_option(struct reader *in, const char *name,
+                           uint16_t allowed)
 {
-  const char *name = lua_tostring(in->L, -2);
   struct near near;
   near_start(&near, name);
   for (size_t i = 0; i < COUNT(options); i++)
@@ -84,7 +84,7 @@ static const struct named_option *option_named(struct reader *in)
     if (o->length == length && o->option & allowed &&
         memcmp(o->name, name, length) == 0)
       return o;
-  unknown_option(in, allowed);
+  unknown_option(in, name, allowed);
   return NULL;
 }
 
@@ -121,6 +121,41 @@ static bool read_option(struct reader *in, const struct named_option *option,
     break;
   }
   return read_value(in, option, &none, 0, "true or false");
+}
+
+void args_push_options(lua_State *L, const struct options *o)
+{
+  const char *between = "";
+  lua_pushliteral(L, "");
+  for (size_t i = 0; i < COUNT(options); i++)
+    if ((o->set | o->cleared) & options[i].option) {
+      lua_pushfstring(L, "%s%s%s", lua_tostring(L, -1), between,
+                      options[i].name);
+      lua_replace(L, -2);
+      between = " ";
+    }
+}
+
+/* Does the row take all that is said in these? */
+static void check_allowed(struct reader *in, const struct options *o)
+{
+  uint16_t allowed = allowed_options(in->q->row);
+  unsigned wrong = (o->set | o->cleared) & ~(unsigned)allowed;
+  for (size_t i = 0; wrong != 0 && i < COUNT(options); i++)
+    if (wrong & options[i].option)
+      unknown_option(in, options[i].name, allowed);
+}
+
+void args_take_options(struct reader *in, struct options *o)
+{
+  if (args_has_options(in)) {
+    check_allowed(in, in->options);
+    *o = *in->options;
+    in->index++;
+  } else if (lua_istable(in->L, in->index)) {
+    luaL_checkstack(in->L, 8, "too many arguments");
+    args_read_options(in, o);
+  }
 }
 
 void args_read_options(struct reader *in, struct options *o)
@@ -262,20 +297,28 @@ static void make_direct(lua_State *L, struct request *q, int place)
   q->place = q->row->result == RESULT_PIPE ? -1 : place;
 }
 
-void args_apply_options(lua_State *L, struct request *q,
-                        const struct options *o)
+static void apply_common(struct request *q, unsigned set)
 {
-  const unsigned set = o->set;
+  if (set & OPTION_FIXED_FILE)
+    name_fixed_file(q);
   if (set & OPTION_ASYNC)
     q->sqe.flags |= IOSQE_ASYNC;
   if (set & OPTION_DRAIN)
     q->event_flags |= EVENT_DRAIN;
   if (set & OPTION_LINK)
     q->sqe.flags |= IOSQE_IO_LINK;
-  if (set & OPTION_FIXED_FILE)
-    name_fixed_file(q);
   if (set & OPTION_HARDLINK)
     q->sqe.flags |= IOSQE_IO_HARDLINK;
+}
+
+void args_apply_options(lua_State *L, struct request *q,
+                        const struct options *o)
+{
+  const unsigned set = o->set;
+  if (set != 0)
+    apply_common(q, set);
+  if (!args_has_special(q, set))
+    return;
   if (set & OPTION_POLL_FIRST)
     q->sqe.ioprio |= IORING_RECVSEND_POLL_FIRST;
   if (q->row->pools)

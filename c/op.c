@@ -116,6 +116,14 @@ static int registered_buffer(lua_State *L, const struct ring *r,
            : -1;
 }
 
+static bool name_registered(lua_State *L, const struct ring *r,
+                            struct request *q)
+{
+  int index = registered_buffer(L, r, q);
+  q->sqe.buf_index = (uint16_t)index;
+  return index >= 0;
+}
+
 /* Does it name a file by its slot, or put one there?  System calls do not know
 ** them. */
 static bool uses_slots(const struct request *q)
@@ -136,7 +144,7 @@ static bool is_lacking(const struct ring *r, const struct request *q)
 ** may have run, and with it a finaliser that closes what was open then.  From
 ** here to the SQE nothing allocates through Lua any more. */
 static const char *refusal(lua_State *L, const struct ring *r,
-                           const struct request *q)
+                           struct request *q)
 {
   if (r->state != RING_OPEN)
     return "attempt to use a closed ring";
@@ -150,7 +158,7 @@ static const char *refusal(lua_State *L, const struct ring *r,
     return "the pool belongs to another ring";
   if ((q->sqe.flags & SQE_LINKS || r->linking) && is_lacking(r, q))
     return "an operation that this kernel lacks cannot be linked";
-  if (q->row->registered && registered_buffer(L, r, q) < 0)
+  if (q->row->registered && !name_registered(L, r, q))
     return "the data is in no buffer that is registered with this ring";
   for (unsigned i = 0; i < q->nvec; i++) {
     const struct buffer *b;
@@ -301,8 +309,7 @@ static bool make_provision(struct ring *r, struct event *e,
 }
 
 /* A slot with its aux, and room for the SQE; nothing lent yet. */
-static struct event *new_event(lua_State *L, struct ring *r,
-                               const struct request *q)
+static struct event *new_event(lua_State *L, struct ring *r, struct request *q)
 {
   struct event *e = event_new(L, r); /* may run finalisers */
   const char *why = refusal(L, r, q);
@@ -410,8 +417,6 @@ struct event *op_commit(lua_State *L, struct ring *r, struct request *q)
   e = new_event(L, r, q);
   if (q->buffer != NULL || q->nvec > 0 || q->keep != 0)
     hand_over(L, r, e, q);
-  if (q->row->registered)
-    sqe->buf_index = (uint16_t)registered_buffer(L, r, q);
   if (q->aux != AUX_NONE)
     attach(e, q, sqe);
   if (q->event_flags & EVENT_SELECTS)

@@ -8,9 +8,8 @@
 
 #define FILES_MAX 32768 /* IORING_MAX_FIXED_FILES */
 
-/* The index under which a range of a block is registered, -1: it is not.  It
-*is
-** found at once if it is `likely`. */
+/* The index under which a range of a block is registered, -1: under none.
+** Found at once where it is `likely`. */
 int registered_index(const struct ring *r, const struct block *block,
                      size_t offset, size_t size, unsigned likely);
 
