@@ -51,7 +51,7 @@ describe("options that are read once", function()
           uring.op.close(fd)
           return peer
         end)
-        local client <close> = assert(uring.connect(address))
+        local _client <close> = assert(uring.connect(address))
         peers[i] = task:await() or "none"
       end
       assert.are.equal("none", peers[1])
