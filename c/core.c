@@ -22,6 +22,7 @@
 #include "near.h"
 #include "op.h"
 #include "operation.h"
+#include "options.h"
 #include "pool_object.h"
 #include "ring.h"
 #include "ring_object.h"
@@ -200,6 +201,7 @@ int luaopen_uring_core(lua_State *L)
   buffer_register(L, core);
   operation_register(L);
   pool_register(L, core);
+  options_register(L, core);
   call_register(L, core);
   ring_object_register(L, core);
   scope_register(L, core);

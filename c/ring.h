@@ -57,6 +57,13 @@ struct registered {
   size_t offset, size;
 };
 
+/* Registered ranges by where they begin. */
+struct registered_start {
+  uintptr_t address;
+  uint16_t index;    /* of this range */
+  uint16_t farthest; /* of the one, up to here, that ends last */
+};
+
 struct ring {
   struct io_uring io;
   const struct driver *driver;
@@ -87,6 +94,7 @@ struct ring {
   unsigned withdrawn;         /* how many in the backlog will never start */
   struct queue space;         /* tasks that wait for room in the backlog */
   struct registered *buffers; /* by index */
+  struct registered_start *starts;
   unsigned nbuffers;
   struct pool *pools;
   struct provision *provisions; /* newest first */

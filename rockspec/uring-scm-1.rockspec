@@ -66,6 +66,7 @@ build = {
         "c/near.c",
         "c/op.c",
         "c/operation.c",
+        "c/options.c",
         "c/outcome.c",
         "c/place.c",
         "c/pool.c",
