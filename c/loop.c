@@ -20,10 +20,13 @@ static int broken(lua_State *L, int rc)
   return luaL_error(L, "io_uring_enter: %s", strerror(-rc));
 }
 
-/* Waiting with nothing in flight would be waiting for ever. */
+/* Waiting with nothing in flight would be waiting for ever, unless for what
+** another ring may send. */
 static void check_not_stuck(lua_State *L, struct core *core, struct ring *r)
 {
   const struct sched *s = &core->sched;
+  if (r->receiver != NULL)
+    return;
   if (!ring_idle(r)) {
     if (r->in_flight == 0 && r->linking && !ring_has_unsent(r))
       luaL_error(L, "a linked operation waits for the one to follow it");

@@ -155,6 +155,9 @@ static int push_success(lua_State *L, const struct outcome *o)
       return 1;
     push_files(L, aux_extra(o->aux)->files, o->res);
     return 2;
+  case RESULT_WORD:
+    lua_pushinteger(L, o->flags);
+    return 2;
   case RESULT_INTEGER:
   case RESULT_TIMEOUT:
     break;

@@ -10,9 +10,8 @@
 
 #define GROUP_MAX 128 /* operations that one call of link takes */
 
-/* Pushes a handle that has no operation yet; the ring is at `ring_index`. */
-static struct operation *push_handle(lua_State *L, struct core *core,
-                                     int ring_index)
+struct operation *operation_push(lua_State *L, struct core *core,
+                                 int ring_index)
 {
   struct operation *op;
   ring_index = lua_absindex(L, ring_index);
@@ -25,17 +24,21 @@ static struct operation *push_handle(lua_State *L, struct core *core,
   return op;
 }
 
+void operation_open_results(lua_State *L, struct operation *op)
+{
+  op->results = mem_alloc(op->core, RESULTS_MAX * sizeof *op->results);
+  if (op->results == NULL)
+    luaL_error(L, "not enough memory");
+  op->multishot = true;
+}
+
 /* Makes the request the operation of a handle. */
 static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
                         struct request *q)
 {
   struct event *e;
-  if (q->multishot) {
-    op->results = mem_alloc(r->core, RESULTS_MAX * sizeof *op->results);
-    if (op->results == NULL)
-      luaL_error(L, "not enough memory");
-    op->multishot = true;
-  }
+  if (q->multishot)
+    operation_open_results(L, op);
   if (q->sqe.flags & SQE_LINKS && ring_group_is_full(r))
     luaL_error(L,
                "a group of linked operations is longer than the ring has "
@@ -84,7 +87,7 @@ static int prepare(lua_State *L, bool may_wait)
     return task_park(L, t, &r->space, prepare_k, (lua_KContext)t);
   }
   make_room(L, r);
-  op = push_handle(L, r->core, 1);
+  op = operation_push(L, r->core, 1);
   lua_insert(L, 3); /* ring; name; handle; arguments */
   op_request(L, r->core, row, 4, &q);
   fill_handle(L, op, r, &q);
@@ -127,7 +130,7 @@ int operation_call(lua_State *L, struct ring *r, const struct row *row)
   struct request q;
   make_room(L, r);
   lua_rawgeti(L, LUA_REGISTRYINDEX, r->core->home_ref);
-  op = push_handle(L, r->core, -1);
+  op = operation_push(L, r->core, -1);
   lua_remove(L, -2); /* the handle keeps the ring */
   lua_insert(L, 1);
   op_request(L, r->core, row, 2, &q);

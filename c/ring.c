@@ -12,6 +12,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "message.h"
 #include "operation.h"
 #include "ring_parts.h"
 #include "skip.h"
@@ -137,7 +138,8 @@ static void complete(lua_State *L, struct ring *r,
   if (e == NULL && cancel_is_request(r, cqe->user_data)) {
     cancel_ended(r, cqe->user_data, cqe->res);
   } else if (e == NULL) {
-    r->stats.unknown++;
+    if (!message_receive(r, cqe->user_data, cqe->res))
+      r->stats.unknown++;
   } else if (cqe->flags & IORING_CQE_F_MORE) {
     progress(r, e, cqe->res, cqe->flags);
   } else {

@@ -10,8 +10,10 @@
 ** 4. An event that the kernel has not seen needs none: it is withdrawn, and
 **    with it those that are linked to it.
 */
+#include <errno.h>
 #include <string.h>
 
+#include "message.h"
 #include "ring_parts.h"
 #include "timer.h"
 
@@ -74,6 +76,10 @@ static void withdraw(struct ring *r, struct event *e)
 
 void ring_cancel(struct ring *r, struct event *e)
 {
+  if (e->flags & EVENT_RECEIVES) {
+    message_end(r, -ECANCELED);
+    return;
+  }
   if (e->flags & EVENT_CANCELLING || ring_is_foreign(r))
     return;
   e->flags |= EVENT_CANCELLING;
@@ -88,7 +94,8 @@ void ring_orphan(struct ring *r, struct event *e)
 {
   e->task = NULL;
   e->op = NULL;
-  r->stats.orphaned++;
+  if (!(e->flags & EVENT_RECEIVES))
+    r->stats.orphaned++;
   ring_cancel(r, e);
 }
 

@@ -7,6 +7,7 @@
 #include <sys/utsname.h>
 
 #include "errors.h"
+#include "message.h"
 #include "op.h"
 #include "operation.h"
 #include "registered.h"
@@ -370,8 +371,8 @@ static const luaL_Reg ring_functions[] = {
 /* Pushes a table of the methods, for the default ring. */
 static void push_on_default(lua_State *L, struct core *core)
 {
-  static const char *const names[] = {"prepare",  "submit", "stats",
-                                      "features", "probe",  "link"};
+  static const char *const names[] = {
+      "prepare", "submit", "stats", "features", "probe", "link", "messages"};
   lua_newtable(L);
   luaL_getmetatable(L, RING_TYPE);
   lua_getfield(L, -1, "__index"); /* functions; metatable; methods */
@@ -390,6 +391,7 @@ void ring_object_register(lua_State *L, struct core *core)
   luaL_setfuncs(L, ring_meta, 0);
   luaL_newlib(L, ring_methods);
   registered_methods(L);
+  message_methods(L);
   lua_getfield(L, -3, "prepare"); /* from operation_register */
   lua_setfield(L, -2, "prepare");
   lua_getfield(L, -3, "link");

@@ -1,5 +1,6 @@
 /* What the files of the ring share: ring.c (completing, steps, opening),
-** ring_queue.c, ring_cancel.c and ring_close.c.  Nobody else includes this.
+** ring_queue.c, ring_cancel.c and ring_close.c; skip.c and message.c.  Nobody
+** else includes this.
 */
 #ifndef URING_RING_PARTS_H
 #define URING_RING_PARTS_H

@@ -56,6 +56,7 @@ build = {
         "c/errors.c",
         "c/event.c",
         "c/loop.c",
+        "c/message.c",
         "c/near.c",
         "c/op.c",
         "c/operation.c",
