@@ -26,6 +26,7 @@ static const struct named_option {
     {"fixed_file", OPTION_FIXED_FILE, OPTION_FLAG},
     {"direct", OPTION_DIRECT, OPTION_PLACE},
     {"skip_success", OPTION_SKIP_SUCCESS, OPTION_FLAG},
+    {"eager", OPTION_EAGER, OPTION_FLAG},
 };
 
 /* Can the descriptor be an index of a registered file?  epoll_ctl takes none.
@@ -40,7 +41,8 @@ static uint16_t fixed_file(const struct row *row)
 static uint16_t allowed_options(const struct row *row)
 {
   uint16_t allowed = fixed_file(row) | row->options | OPTION_ASYNC |
-                     OPTION_DRAIN | OPTION_LINK | OPTION_HARDLINK;
+                     OPTION_DRAIN | OPTION_LINK | OPTION_HARDLINK |
+                     OPTION_EAGER;
   if (row->args[0].kind != ARG_RAW) /* whose success nobody knows */
     allowed |= OPTION_SKIP_SUCCESS;
   return allowed;
@@ -154,6 +156,17 @@ static void name_fixed_file(struct request *q)
   }
 }
 
+/* Its SQE is handed over at once, which a group can only be as a whole. */
+static void make_eager(lua_State *L, struct request *q)
+{
+  if (q->sqe.flags & SQE_LINKS)
+    luaL_error(L,
+               "option 'eager' of %s: an operation that is linked to the next "
+               "has to wait for it",
+               q->row->name);
+  q->eager = true;
+}
+
 /* What it opens goes into a slot, this one or (-1) any that is empty.  A pipe
 ** takes this one and the next, and tells both apart from the result. */
 static void make_direct(lua_State *L, struct request *q, int place)
@@ -189,6 +202,8 @@ void args_apply_options(lua_State *L, struct request *q,
     make_multishot(L, q);
   if (set & OPTION_DIRECT)
     make_direct(L, q, o->place);
+  if (set & OPTION_EAGER)
+    make_eager(L, q);
   if (set & OPTION_SKIP_SUCCESS && skip_suits(q))
     q->event_flags |= EVENT_SKIPS;
   /* the peer's address is there to be had unless it is not wanted; a

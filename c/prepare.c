@@ -51,6 +51,8 @@ static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
   e->op = op;
   op->ring = r;
   op->event = e;
+  if (q->eager) /* a hint: whatever comes of it, the next step repeats it */
+    (void)ring_submit(L, r);
 }
 
 /* The backlog is at its bound and this is no task of the ring's own: hands

@@ -364,14 +364,14 @@ describe("arguments of operations", function()
   end)
 
   it("that name options of other rows are refused", function()
-    assert.are.equal("unknown option 'peer' of read; it takes async drain link hardlink fixed_file skip_success",
+    assert.are.equal("unknown option 'peer' of read; it takes async drain link hardlink fixed_file skip_success eager",
       error_of("read", NONE, uring.buffer(1), { peer = false }))
     assert.are.equal("unknown option 'multishot' of recv; it takes async drain poll_first link hardlink fixed_file " ..
-      "skip_success",
+      "skip_success eager",
       error_of("recv", NONE, uring.buffer(1), { multishot = true }))
     assert.are.equal(
       "unknown option 'poll_first' of accept; it takes async drain multishot peer link hardlink fixed_file direct " ..
-      "skip_success",
+      "skip_success eager",
       error_of("accept", NONE, { poll_first = true }))
   end)
 
