@@ -62,6 +62,7 @@ build = {
         "c/errors.c",
         "c/event.c",
         "c/loop.c",
+        "c/message.c",
         "c/multishot.c",
         "c/near.c",
         "c/op.c",
