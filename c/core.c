@@ -18,6 +18,7 @@
 #include "call.h"
 #include "constants.h"
 #include "errors.h"
+#include "gather.h"
 #include "near.h"
 #include "op.h"
 #include "operation.h"
@@ -189,6 +190,7 @@ int luaopen_uring_core(lua_State *L)
   system_register(L);
   buffer_register(L, core);
   operation_register(L);
+  gather_register(L, core);
   call_register(L, core);
   ring_object_register(L, core);
   scope_register(L, core);

@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <string.h>
 
+#include "gather.h"
 #include "loop.h"
 #include "op.h"
 #include "ring_object.h"
@@ -51,6 +52,7 @@ static void wake(struct operation *op)
   tasks_wake(&op->waiters);
   for (struct task *t = op->watchers.head; t != NULL; t = t->next)
     ring_cancel(op->core->home, t->event);
+  gather_tell(op);
 }
 
 bool operation_deliver(struct operation *op, int32_t res, uint32_t flags)
@@ -153,15 +155,27 @@ static void check_cancelled(lua_State *L, const struct operation *op,
 
 static int foreign_k(lua_State *L, int status, lua_KContext ctx);
 
-static void watch(lua_State *L, struct task *t, int fd)
+void operation_step_foreign(lua_State *L, struct ring *r)
+{
+  int bell = ring_bell(r), rc;
+  if (bell < 0)
+    luaL_error(L, "eventfd: %s", strerror(-bell));
+  rc = ring_step(L, r, false, 0);
+  if (rc < 0)
+    luaL_error(L, "io_uring_enter: %s", strerror(-rc));
+}
+
+void operation_watch(lua_State *L, struct task *t, struct ring *r)
 {
   struct ring *home = core_home(L, t->core);
   struct request q;
   struct event *e;
+  if (ring_has_unsent(r)) /* nobody else hands it over */
+    ring_ring_bell(r);
   memset(&q, 0, sizeof q);
   q.row = op_find("poll_add");
   q.sqe.opcode = IORING_OP_POLL_ADD;
-  q.sqe.fd = fd;
+  q.sqe.fd = ring_bell(r);
   q.sqe.poll_events = POLLIN;
   e = op_commit(L, home, &q);
   e->task = t;
@@ -171,17 +185,10 @@ static void watch(lua_State *L, struct task *t, int fd)
 static int await_foreign(lua_State *L, struct task *t, struct operation *op)
 {
   if (!is_ready(op)) {
-    int bell = ring_bell(op->ring), rc;
-    if (bell < 0)
-      return luaL_error(L, "eventfd: %s", strerror(-bell));
-    rc = ring_step(L, op->ring, false, 0);
-    if (rc < 0)
-      return luaL_error(L, "io_uring_enter: %s", strerror(-rc));
+    operation_step_foreign(L, op->ring);
     if (is_ready(op))
       return t->then(L, LUA_OK, (lua_KContext)t);
-    if (ring_has_unsent(op->ring)) /* nobody else hands it over */
-      ring_ring_bell(op->ring);
-    watch(L, t, bell);
+    operation_watch(L, t, op->ring);
     return task_park(L, t, &op->watchers, foreign_k, (lua_KContext)t);
   }
   return t->then(L, LUA_OK, (lua_KContext)t);
@@ -302,6 +309,15 @@ static int operation_cancel_lua(lua_State *L)
   lua_setiuservalue(L, -2, 1);
   operation_cancel(op);
   return 1;
+}
+
+/* request_cancel(op): the same without a Cancellation, and without memory */
+static int operation_request_cancel(lua_State *L)
+{
+  struct operation *op = tooperation(L);
+  check_usable(L, op);
+  operation_cancel(op);
+  return 0;
 }
 
 /* Replaces the Cancellation at index 1 by its operation. */
@@ -482,6 +498,7 @@ static int operation_gc(lua_State *L)
     ring_orphan(op->ring, e);
   outcome_drop(op->core, &op->outcome);
   drop_results(op);
+  gather_forget(op);
   /* whoever waits has lost its stack: the program closed its coroutine */
   tasks_wake(&op->waiters);
   tasks_leave(&op->watchers);
@@ -530,5 +547,7 @@ void operation_register(lua_State *L)
   lua_setfield(L, -2, "link");
   lua_pushcfunction(L, operation_progress);
   lua_setfield(L, -2, "progress");
+  lua_pushcfunction(L, operation_request_cancel);
+  lua_setfield(L, -2, "request_cancel");
   prepare_register(L);
 }

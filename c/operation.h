@@ -23,6 +23,11 @@ struct operation {
   bool until_end; /* who waits, waits for the memory */
   bool cancelled; /* cancel was asked for */
   uint32_t flags; /* of the result that was handed out last */
+  /* see gather.h */
+  bool in_line;
+  unsigned slot;
+  struct gathering *gathering;
+  struct operation *line_next, *line_prev, *member_next, *member_prev;
   /* results of a multishot operation that nobody has taken yet: a circle */
   struct result *results;
   unsigned head, count;
@@ -69,6 +74,11 @@ int operation_call(lua_State *L, struct ring *r, const struct row *row);
 ** results. */
 int operation_await_ready(lua_State *L, struct operation *op, lua_KFunction k);
 int operation_await_k(lua_State *L, int status, lua_KContext ctx);
+
+/* In a task, for a ring that is not the home ring: reaps what there is, and
+** makes the task wait for more, until it is resumed.  Both may raise. */
+void operation_step_foreign(lua_State *L, struct ring *r);
+void operation_watch(lua_State *L, struct task *t, struct ring *r);
 
 /* ring:prepare(name | object, …) -> Operation */
 int operation_prepare(lua_State *L);
