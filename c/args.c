@@ -301,6 +301,11 @@ static read_one *const readers[] = {
     [ARG_EPOLL_EVENT] = args_read_epoll_event,
     [ARG_OPTION_ROOM] = args_read_option_room,
     [ARG_OPTION_VALUE] = args_read_option_value,
+    [ARG_POOL] = args_read_pool,
+    [ARG_PIECES] = args_read_pieces,
+    [ARG_COMMAND] = args_read_command,
+    [ARG_FILES] = args_read_files,
+    [ARG_FIRST_SLOT] = args_read_first_slot,
     [ARG_RAW] = args_read_raw,
 };
 
@@ -326,6 +331,7 @@ void args_read(lua_State *L, struct request *q, int first)
       args_read_options(&in, &options);
     check_no_more(&in);
   }
-  if (q->row->options || options.set)
+  if (q->row->options || q->row->multishot || options.set || q->pool != NULL ||
+      q->needs_pool)
     args_apply_options(L, q, &options);
 }

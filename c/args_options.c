@@ -1,8 +1,13 @@
 /* The table of options, the last argument of any operation. */
 #include "reader.h"
 
+#include <sys/socket.h>
+
+#include "multishot.h"
 #include "near.h"
+#include "pool.h"
 #include "registered.h"
+#include "skip.h"
 
 enum option_type {
   OPTION_FLAG,  /* true or false */
@@ -23,40 +28,43 @@ static const struct named_option {
     {"link", OPTION_LINK, OPTION_FLAG},
     {"hardlink", OPTION_HARDLINK, OPTION_FLAG},
     {"fixed_file", OPTION_FIXED_FILE, OPTION_FLAG},
+    {"bundle", OPTION_BUNDLE, OPTION_FLAG},
+    {"copy", OPTION_COPY, OPTION_FLAG},
+    {"reuse", OPTION_REUSE, OPTION_FLAG},
+    {"buffer_group", OPTION_BUFFER_GROUP, OPTION_NUMBER},
+    {"direct", OPTION_DIRECT, OPTION_PLACE},
+    {"skip_success", OPTION_SKIP_SUCCESS, OPTION_FLAG},
 };
 
-/* Can the descriptor be an index of a registered file?  Closing one and
-** cancelling by one say so in other fields, and epoll_ctl takes none.  Of
-** splice and tee it is fd_out; for fd_in there is SPLICE_F_FD_IN_FIXED. */
+/* Can the descriptor be an index of a registered file?  epoll_ctl takes none.
+** Of splice and tee it is fd_out; for fd_in there is SPLICE_F_FD_IN_FIXED. */
 static uint16_t fixed_file(const struct row *row)
 {
-  return row->args[0].kind == ARG_FD && row->opcode != IORING_OP_CLOSE &&
-                 row->opcode != IORING_OP_ASYNC_CANCEL &&
-                 row->opcode != IORING_OP_EPOLL_CTL
+  return row->args[0].kind == ARG_FD && row->opcode != IORING_OP_EPOLL_CTL
              ? OPTION_FIXED_FILE
              : 0;
 }
 
 static uint16_t allowed_options(const struct row *row)
 {
-  return fixed_file(row) | row->options | OPTION_ASYNC | OPTION_DRAIN |
-         OPTION_LINK | OPTION_HARDLINK;
+  uint16_t allowed = fixed_file(row) | row->options | OPTION_ASYNC |
+                     OPTION_DRAIN | OPTION_LINK | OPTION_HARDLINK;
+  if (row->pools)
+    allowed |= OPTION_COPY | OPTION_BUFFER_GROUP | OPTION_REUSE;
+  if (row->args[0].kind != ARG_RAW) /* whose success nobody knows */
+    allowed |= OPTION_SKIP_SUCCESS;
+  return allowed;
 }
 
-/* The option whose name is below the value on the top. */
-static const struct named_option *option_named(struct reader *in)
+/* No option has the name below the value on the top. */
+static void unknown_option(struct reader *in, uint16_t allowed)
 {
   const char *name = lua_tostring(in->L, -2);
-  uint16_t allowed = allowed_options(in->q->row);
   struct near near;
   near_start(&near, name);
-  for (size_t i = 0; i < COUNT(options); i++) {
-    if (!(options[i].option & allowed))
-      continue;
-    if (args_is_name(in->L, -2, options[i].name))
-      return &options[i];
-    near_offer(&near, options[i].name);
-  }
+  for (size_t i = 0; i < COUNT(options); i++)
+    if (options[i].option & allowed)
+      near_offer(&near, options[i].name);
   near_push(in->L, &near);
   lua_pushfstring(in->L, "unknown option '%s' of %s%s; it takes", name,
                   in->q->row->name, lua_tostring(in->L, -1));
@@ -65,6 +73,17 @@ static const struct named_option *option_named(struct reader *in)
       lua_pushfstring(in->L, "%s %s", lua_tostring(in->L, -1),
                       options[i].name);
   luaL_error(in->L, "%s", lua_tostring(in->L, -1));
+}
+
+/* The option whose name is below the value on the top. */
+static const struct named_option *option_named(struct reader *in)
+{
+  uint16_t allowed = allowed_options(in->q->row);
+  for (size_t i = 0; i < COUNT(options); i++)
+    if (options[i].option & allowed &&
+        args_is_name(in->L, -2, options[i].name))
+      return &options[i];
+  unknown_option(in, allowed);
   return NULL;
 }
 
@@ -119,20 +138,129 @@ void args_read_options(struct reader *in, struct options *o)
   }
 }
 
+/* A timer that fires faster than it can be handled cannot be cancelled. */
+static void check_interval(lua_State *L, const struct request *q)
+{
+  if (q->time.tv_sec == 0 && q->time.tv_nsec < 100000)
+    luaL_error(L, "timeout: one that repeats itself needs seconds >= "
+                  "0.0001");
+}
+
+static void check_receiver(lua_State *L, const struct request *q)
+{
+  if (!(q->event_flags & EVENT_SELECTS))
+    luaL_error(L, "multishot %s takes a pool in the place of a Buffer",
+               q->row->name);
+  if (q->sqe.len != 0 && q->row->opcode == IORING_OP_RECV)
+    luaL_error(L, "multishot recv takes no length: it fills buffers");
+}
+
 static void make_multishot(lua_State *L, struct request *q)
 {
   q->multishot = true;
-  if (q->row->opcode == IORING_OP_POLL_ADD) {
-    q->sqe.len |= IORING_POLL_ADD_MULTI;
-  } else if (q->row->opcode == IORING_OP_ACCEPT) {
-    q->sqe.ioprio |= IORING_ACCEPT_MULTISHOT;
+  multishot_ask(&q->sqe);
+  if (q->row->streams)
+    check_receiver(L, q);
+  if (q->row->opcode == IORING_OP_TIMEOUT)
+    check_interval(L, q);
+}
+
+/* What goes with which pool. */
+static const char *pool_mismatch(const struct request *q)
+{
+  const struct pool *pool = q->pool;
+  if (q->event_flags & EVENT_REUSE &&
+      q->event_flags & (EVENT_COPY | EVENT_BUNDLE))
+    return "reuse goes neither with copy nor with bundle";
+  if (pool == NULL)
+    return NULL;
+  if (pool->outgoing != (q->row->opcode == IORING_OP_SEND))
+    return pool->outgoing ? "the pool is for sending"
+                          : "the pool is not for sending";
+  if (!pool->incremental)
+    return NULL;
+  if (q->row->opcode != IORING_OP_RECV &&
+      q->row->opcode != URING_OP_READ_MULTISHOT)
+    return "an incremental pool is for recv and read_multishot";
+  if (q->event_flags & EVENT_BUNDLE)
+    return "an incremental pool is not for bundles";
+  if (q->row->opcode == IORING_OP_RECV && q->sqe.msg_flags & MSG_TRUNC)
+    return "an incremental pool is not for MSG_TRUNC";
+  return q->sqe.flags & IOSQE_ASYNC
+             ? "an incremental pool is not for what is made async"
+             : NULL;
+}
+
+static void apply_bundle(lua_State *L, struct request *q)
+{
+  if (!(q->event_flags & EVENT_SELECTS))
+    luaL_error(L, "a bundle of %s takes a pool in the place of a Buffer",
+               q->row->name);
+  q->sqe.ioprio |= URING_RECVSEND_BUNDLE;
+  q->event_flags |= EVENT_BUNDLE;
+}
+
+static void apply_group(lua_State *L, struct request *q,
+                        const struct options *o)
+{
+  if (!q->needs_pool)
+    luaL_error(L, "buffer_group of %s goes with nil in the place of a Buffer",
+               q->row->name);
+  q->needs_pool = false;
+  q->event_flags |= EVENT_SELECTS;
+  q->sqe.flags |= IOSQE_BUFFER_SELECT;
+  q->sqe.buf_group = (uint16_t)o->number;
+}
+
+static void apply_pool_options(lua_State *L, struct request *q,
+                               const struct options *o)
+{
+  const char *why;
+  if (o->set & OPTION_BUFFER_GROUP)
+    apply_group(L, q, o);
+  if (q->needs_pool)
+    luaL_error(L,
+               "bad argument to '%s' (Buffer, Pool, or nil with the option "
+               "buffer_group, expected)",
+               q->row->name);
+  if (o->set & OPTION_BUNDLE)
+    apply_bundle(L, q);
+  if (o->set & OPTION_COPY)
+    q->event_flags |= EVENT_COPY;
+  if (o->set & OPTION_REUSE)
+    q->event_flags |= EVENT_REUSE;
+  why = pool_mismatch(q);
+  if (why != NULL)
+    luaL_error(L, "%s: %s", q->row->name, why);
+}
+
+/* Closing a registered file, and cancelling by one, say so in fields of their
+** own. */
+static void name_fixed_file(struct request *q)
+{
+  if (q->row->opcode == IORING_OP_CLOSE) {
+    q->sqe.file_index = (uint32_t)q->sqe.fd + 1;
+    q->sqe.fd = 0;
+  } else if (q->row->opcode == IORING_OP_ASYNC_CANCEL) {
+    q->sqe.cancel_flags |= IORING_ASYNC_CANCEL_FD_FIXED;
   } else {
-    q->sqe.timeout_flags |= URING_TIMEOUT_MULTISHOT;
-    /* one that fires faster than it can be handled cannot be cancelled */
-    if (q->time.tv_sec == 0 && q->time.tv_nsec < 100000)
-      luaL_error(L, "timeout: one that repeats itself needs seconds >= "
-                    "0.0001");
+    q->sqe.flags |= IOSQE_FIXED_FILE;
   }
+}
+
+/* What it opens goes into a slot, this one or (-1) any that is empty.  A pipe
+** takes this one and the next, and tells both apart from the result. */
+static void make_direct(lua_State *L, struct request *q, int place)
+{
+  if (q->multishot && place >= 0)
+    luaL_error(L,
+               "option 'direct' of %s is true, and no slot, where it is "
+               "multishot: each result takes another",
+               q->row->name);
+  q->sqe.file_index =
+      place < 0 ? IORING_FILE_INDEX_ALLOC : (unsigned)place + 1;
+  q->event_flags |= EVENT_DIRECT;
+  q->place = q->row->result == RESULT_PIPE ? -1 : place;
 }
 
 void args_apply_options(lua_State *L, struct request *q,
@@ -146,13 +274,23 @@ void args_apply_options(lua_State *L, struct request *q,
   if (set & OPTION_LINK)
     q->sqe.flags |= IOSQE_IO_LINK;
   if (set & OPTION_FIXED_FILE)
-    q->sqe.flags |= IOSQE_FIXED_FILE;
+    name_fixed_file(q);
   if (set & OPTION_HARDLINK)
     q->sqe.flags |= IOSQE_IO_HARDLINK;
   if (set & OPTION_POLL_FIRST)
     q->sqe.ioprio |= IORING_RECVSEND_POLL_FIRST;
-  if (set & OPTION_MULTISHOT)
+  if (q->row->pools)
+    apply_pool_options(L, q, o);
+  if (set & OPTION_MULTISHOT || q->row->multishot)
     make_multishot(L, q);
+  if (set & OPTION_DIRECT)
+    make_direct(L, q, o->place);
+  if (q->has_control && q->multishot)
+    luaL_error(L, "recvmsg: with multishot, control is a number of bytes");
+  if (q->control_room > 0 && !q->multishot)
+    luaL_error(L, "recvmsg: without multishot, control is a Buffer");
+  if (set & OPTION_SKIP_SUCCESS && skip_suits(q))
+    q->event_flags |= EVENT_SKIPS;
   /* the peer's address is there to be had unless it is not wanted; a
   ** multishot accept has only one place for the addresses of many */
   if (q->row->result == RESULT_PEER && !(o->cleared & OPTION_PEER) &&

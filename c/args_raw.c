@@ -221,10 +221,20 @@ static void check_raw_flags(struct reader *in)
   struct request *q = in->q;
   if (q->sqe.flags & IOSQE_CQE_SKIP_SUCCESS)
     args_bad(in, &flags, "an operation without a completion would never end");
+  if (q->sqe.flags & IOSQE_BUFFER_SELECT)
+    q->event_flags |= EVENT_SELECTS;
   if (q->sqe.flags & IOSQE_IO_DRAIN) { /* see the backlog in ring.c */
     q->sqe.flags &= (uint8_t)~IOSQE_IO_DRAIN;
     q->event_flags |= EVENT_DRAIN;
   }
+}
+
+/* It opens a file: a descriptor, or a direct one. */
+static void note_new_file(struct request *q)
+{
+  const uint32_t slot = q->sqe.file_index;
+  q->event_flags |= slot ? EVENT_DIRECT : EVENT_YIELDS_FD;
+  q->place = slot == IORING_FILE_INDEX_ALLOC ? -1 : (int)slot - 1;
 }
 
 void args_read_raw(struct reader *in, const struct arg *a)
@@ -252,8 +262,8 @@ void args_read_raw(struct reader *in, const struct arg *a)
   q->sqe.addr3 = addr3;
   read_raw_keep(in, table);
   q->aux = AUX_RAW;
-  if (op_yields_fd(q->sqe.opcode) && q->sqe.file_index == 0)
-    q->event_flags |= EVENT_YIELDS_FD;
+  if (op_yields_fd(q->sqe.opcode))
+    note_new_file(q);
   check_raw_flags(in);
   check_raw_length(in);
 }

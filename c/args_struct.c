@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "near.h"
+#include "registered.h"
 
 static const struct arg word_value = {.name = "value"};
 
@@ -17,7 +18,7 @@ static void point_at_extra(struct request *q, uint8_t at, size_t size)
 {
   q->aux = AUX_EXTRA;
   q->extra_at = at;
-  q->extra_size = (uint8_t)size;
+  q->extra_size = (uint16_t)size;
 }
 
 /* One of a few names, or its number. */
@@ -323,4 +324,63 @@ void args_read_option_value(struct reader *in, const struct arg *a)
     args_lend(in, b, args_length(in, b->size), false);
     set_option(q, buffer_data(b), q->size);
   }
+}
+
+/*
+** Commands for drivers
+*/
+
+/* Their bytes are the end of the SQE itself. */
+void args_read_command(struct reader *in, const struct arg *a)
+{
+  struct request *q = in->q;
+  const char *bytes;
+  size_t len;
+  if (args_left_out(in))
+    return;
+  if (lua_type(in->L, in->index) != LUA_TSTRING)
+    args_bad_type(in, a, in->index, "string");
+  bytes = lua_tolstring(in->L, in->index++, &len);
+  if (len > sizeof q->sqe - a->where)
+    args_bad(in, a, "longer than 16 bytes");
+  memcpy((char *)&q->sqe + a->where, bytes, len);
+}
+
+/*
+** Files to be registered.  The kernel reads their descriptors and, where it
+** chooses the slots, puts those in their place.
+*/
+
+void args_read_files(struct reader *in, const struct arg *a)
+{
+  lua_State *L = in->L;
+  struct request *q = in->q;
+  int i = in->index++;
+  if (i > in->last || !lua_istable(L, i))
+    args_bad_type(in, a, i, "table");
+  if (lua_rawlen(L, i) > FILES_UPDATE_MAX)
+    args_bad(in, a, "more than 64 descriptors");
+  q->sqe.len = (uint32_t)lua_rawlen(L, i);
+  luaL_checkstack(L, 8, "too many values for descriptors");
+  for (unsigned n = 0; n < q->sqe.len; n++) {
+    const char *wrong;
+    lua_rawgeti(L, i, n + 1);
+    wrong = registered_descriptor(L, (int)n + 1, &q->extra.files[n]);
+    if (wrong != NULL)
+      args_bad(in, a, wrong);
+    lua_pop(L, 1);
+  }
+  point_at_extra(q, a->where, q->sqe.len * sizeof *q->extra.files);
+}
+
+void args_read_first_slot(struct reader *in, const struct arg *a)
+{
+  struct request *q = in->q;
+  if (!args_left_out(in)) {
+    q->sqe.off = (uint64_t)args_integer(in, a, in->index++, 0, FILES_MAX - 1);
+    return;
+  }
+  q->sqe.off = IORING_FILE_INDEX_ALLOC;
+  q->event_flags |= EVENT_DIRECT;
+  q->place = -1;
 }

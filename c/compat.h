@@ -16,6 +16,7 @@
 #include <linux/futex.h>
 
 enum uring_newer_op {
+  URING_OP_READ_MULTISHOT = 49,   /* Linux 6.7 */
   URING_OP_WAITID = 50,           /* Linux 6.7 */
   URING_OP_FUTEX_WAIT = 51,       /* Linux 6.7 */
   URING_OP_FUTEX_WAKE = 52,       /* Linux 6.7 */
@@ -24,7 +25,10 @@ enum uring_newer_op {
   URING_OP_FTRUNCATE = 55,        /* Linux 6.9 */
   URING_OP_BIND = 56,             /* Linux 6.11 */
   URING_OP_LISTEN = 57,           /* Linux 6.11 */
+  URING_OP_RECV_ZC = 58,          /* Linux 6.15 */
   URING_OP_EPOLL_WAIT = 59,       /* Linux 6.15 */
+  URING_OP_READV_FIXED = 60,      /* Linux 6.15 */
+  URING_OP_WRITEV_FIXED = 61,     /* Linux 6.15 */
   URING_OP_PIPE = 62              /* Linux 6.16 */
 };
 
@@ -37,6 +41,7 @@ enum uring_socket_command {
 };
 
 /* Where they have their arguments in the SQE, in bytes. */
+#define URING_SQE_CMD_OP  8
 #define URING_SQE_LEVEL   16
 #define URING_SQE_OPTNAME 20
 #define URING_SQE_OPTLEN  44
@@ -68,6 +73,15 @@ enum uring_socket_command {
 #ifndef IORING_FEAT_REG_REG_RING
 #define IORING_FEAT_REG_REG_RING (1U << 13)
 #endif
+
+/* Of a pool: buffers that take data until they are full (Linux 6.12).  The
+** flags stand where older headers have padding. */
+#define URING_PBUF_RING_INC 2
+#define URING_BUF_REG_FLAGS 14
+
+/* Of send and recv, in ioprio: several buffers at once (Linux 6.10). */
+#define URING_RECVSEND_BUNDLE (1U << 4)
+#define URING_FEAT_BUNDLE     (1U << 14)
 
 #define URING_TIMEOUT_MULTISHOT (1U << 6) /* Linux 6.4 */
 

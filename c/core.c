@@ -22,6 +22,7 @@
 #include "near.h"
 #include "op.h"
 #include "operation.h"
+#include "pool_object.h"
 #include "ring.h"
 #include "ring_object.h"
 #include "scope.h"
@@ -40,6 +41,13 @@ struct core *core_of(lua_State *L)
   core = lua_touserdata(L, -1);
   lua_pop(L, 1);
   return core;
+}
+
+void core_set_methods(lua_State *L, const luaL_Reg *methods, int meta)
+{
+  const void *address = lua_topointer(L, meta);
+  lua_pushlightuserdata(L, (void *)(uintptr_t)address);
+  luaL_setfuncs(L, methods, 1);
 }
 
 static void begin_epoch(struct core *core)
@@ -191,6 +199,7 @@ int luaopen_uring_core(lua_State *L)
   buffer_register(L, core);
   operation_register(L);
   gather_register(L, core);
+  pool_register(L, core);
   call_register(L, core);
   ring_object_register(L, core);
   scope_register(L, core);

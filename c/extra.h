@@ -11,7 +11,10 @@
 
 #include "event.h"
 
+struct provision;
+
 #define EPOLL_EVENTS_MAX 16
+#define FILES_UPDATE_MAX 64
 
 union extra {
   struct open_how how;
@@ -19,6 +22,11 @@ union extra {
   siginfo_t child;
   int value;  /* of a socket's option */
   int fds[2]; /* of a pipe */
+  struct {
+    struct provision *of; /* by the operation, until it has ended */
+    uint16_t group;
+  } provided;
+  int files[FILES_UPDATE_MAX];
 };
 
 _Static_assert(sizeof(union extra) <= sizeof(struct statx),

@@ -21,7 +21,7 @@
 
 static bool has_something(const struct operation *op)
 {
-  return op->event == NULL || op->count > 0 ||
+  return op->event == NULL || operation_unread(op) > 0 ||
          op->outcome.state == OUTCOME_READY;
 }
 
@@ -180,14 +180,12 @@ static int foreign_k(lua_State *L, int status, lua_KContext ctx);
 /* In a task of another loop: as an await of one operation does it. */
 static int next_foreign(lua_State *L, struct task *t, struct gathering *g)
 {
-  if (!is_ready(g)) {
+  if (!is_ready(g))
     operation_step_foreign(L, g->ring);
-    if (!is_ready(g)) {
-      operation_watch(L, t, g->ring);
-      return task_park(L, t, &g->watching, foreign_k, (lua_KContext)t);
-    }
-  }
-  return push_first(L, g);
+  if (is_ready(g))
+    return push_first(L, g);
+  return operation_park_foreign(L, t, g->ring, &g->watching, foreign_k,
+                                is_ready, g);
 }
 
 static int foreign_k(lua_State *L, int status, lua_KContext ctx)
@@ -197,7 +195,8 @@ static int foreign_k(lua_State *L, int status, lua_KContext ctx)
   if (!task_is_resumed(t))
     return task_park_again(L, t, foreign_k);
   outcome_drop(t->core, &t->outcome);
-  task_check_interrupted(L, t);
+  if (task_is_struck(t))
+    return task_raise_cancelled(L);
   return next_foreign(L, t, togathering(L));
 }
 
@@ -214,6 +213,8 @@ static int gathering_next(lua_State *L)
   if (g->count == 0)
     return 0;
   t = task_awaiting(L, g->core);
+  if (is_ready(g)) /* a finaliser reaped it meanwhile */
+    return push_first(L, g);
   if (t == NULL) {
     loop_until(L, g->ring, UINT64_MAX, is_ready, g);
     return push_first(L, g);

@@ -22,8 +22,9 @@ enum aux_kind {
   AUX_ADDRESS, /* an address to hand over */
   AUX_TIME,
   AUX_NEW_TIME,
-  AUX_EXTRA,   /* a member of union extra */
-  AUX_VECTOR,  /* an iovec for each member of `vector` */
+  AUX_EXTRA,  /* a member of union extra */
+  AUX_VECTOR, /* an iovec for each member of `vector` */
+  AUX_PROVIDED,
   AUX_WORDS,   /* the members of `vector` are only kept */
   AUX_MESSAGE, /* a msghdr with such a vector */
   AUX_RAW      /* the members of `vector` are addr, addr2 and addr3 */
@@ -35,7 +36,7 @@ struct request {
   struct io_uring_sqe sqe;
   const struct row *row;
   const struct core *core;
-  uint16_t event_flags;
+  uint32_t event_flags;
   uint8_t aux; /* enum aux_kind */
   bool multishot;
   bool writes;      /* the kernel writes what is lent */
@@ -48,12 +49,16 @@ struct request {
   int vector;
   unsigned nvec;
   /* Strings are lent by keeping this stack index until the end. */
-  int keep; /* 0: nothing to keep */
+  int keep;              /* 0: nothing to keep */
+  struct pool *pool;     /* that it takes from, or NULL */
+  uint16_t control_room; /* in the pool's buffers, before the data */
+  bool needs_pool;       /* there is no Buffer: an option must name a group */
   socklen_t addr_len;
   const struct operation *target; /* what it is about, or NULL */
   size_t string_bytes;
-  size_t size;        /* of the range of `buffer` */
-  uint8_t extra_size; /* bytes of it to hand over */
+  size_t size;         /* of the range of `buffer` */
+  uint16_t extra_size; /* bytes of it to hand over */
+  int place;           /* see struct event */
   union extra extra;
   struct __kernel_timespec time;
   struct sockaddr_storage addr;

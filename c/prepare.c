@@ -16,12 +16,12 @@ static struct operation *push_handle(lua_State *L, struct core *core,
 {
   struct operation *op;
   ring_index = lua_absindex(L, ring_index);
-  op = lua_newuserdatauv(L, sizeof *op, 1);
+  op = lua_newuserdatauv(L, sizeof *op, HANDLE_VALUES);
   memset(op, 0, sizeof *op);
   op->core = core;
   luaL_setmetatable(L, OPERATION_TYPE);
   lua_pushvalue(L, ring_index);
-  lua_setiuservalue(L, -2, 1);
+  lua_setiuservalue(L, -2, HANDLE_RING);
   return op;
 }
 
@@ -31,8 +31,7 @@ static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
 {
   struct event *e;
   if (q->multishot) {
-    op->results = mem_alloc(r->core, RESULTS_MAX * sizeof *op->results);
-    if (op->results == NULL)
+    if (!results_open(r->core, &op->results))
       luaL_error(L, "not enough memory");
     op->multishot = true;
   }
@@ -42,7 +41,11 @@ static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
                "entries (%d)",
                (int)r->io.sq.ring_entries);
   op->outcome.row = q->row;
-  op->outcome.yields_fd = (q->event_flags & EVENT_YIELDS_FD) != 0;
+  op->outcome.yields = event_yields(q->event_flags);
+  op->outcome.ring = r->number;
+  op->outcome.multishot = q->multishot;
+  op->reuses = (q->event_flags & EVENT_REUSE) != 0;
+  op->outcome.control_room = q->control_room;
   e = op_commit(L, r, q);
   e->op = op;
   op->ring = r;
@@ -214,7 +217,8 @@ void prepare_register(lua_State *L)
   luaL_setfuncs(L, prepare_functions, 0);
 }
 
-/* Who awaits an operation at once never prepares the one it is linked to. */
+/* Who awaits an operation at once never prepares the one it is linked to, and
+** takes one result and not many. */
 void operation_check_awaitable(lua_State *L, const struct request *q)
 {
   if (q->sqe.flags & SQE_LINKS)
@@ -222,6 +226,10 @@ void operation_check_awaitable(lua_State *L, const struct request *q)
                "%s: an operation that is linked to the next needs a handle: "
                "use prepare",
                q->row->name);
+  if (q->multishot || q->event_flags & EVENT_REUSE)
+    luaL_error(L, "%s: %s needs a handle: use prepare", q->row->name,
+               q->multishot ? "a multishot operation"
+                            : "a Buffer that is used again");
 }
 
 /* Outside of a task there is no coroutine to suspend: a handle holds the

@@ -74,12 +74,14 @@ void args_apply_options(lua_State *L, struct request *q,
 /* args_memory.c */
 read_one args_read_path, args_read_name, args_read_buffer, args_read_data,
     args_read_buffers, args_read_datas, args_read_message_in,
-    args_read_message_out, args_read_room, args_read_value, args_read_length;
+    args_read_message_out, args_read_room, args_read_value, args_read_length,
+    args_read_pool, args_read_pieces;
 
 /* args_struct.c */
 read_one args_read_pages, args_read_advice, args_read_word, args_read_words,
     args_read_word_kind, args_read_open_how, args_read_epoll_op,
-    args_read_epoll_event, args_read_option_room, args_read_option_value;
+    args_read_epoll_event, args_read_option_room, args_read_option_value,
+    args_read_command, args_read_files, args_read_first_slot;
 
 /* args_raw.c */
 read_one args_read_raw;

@@ -19,15 +19,20 @@
 ** Buffers
 */
 
+bool registered_holds(const struct ring *r, unsigned index,
+                      const struct block *block, size_t offset, size_t size)
+{
+  const struct registered *b = &r->buffers[index];
+  return b->block == block && offset >= b->offset &&
+         offset + size <= b->offset + b->size;
+}
+
 int registered_index(const struct ring *r, const struct block *block,
                      size_t offset, size_t size)
 {
-  for (unsigned i = 0; i < r->nbuffers; i++) {
-    const struct registered *b = &r->buffers[i];
-    if (b->block == block && offset >= b->offset &&
-        offset + size <= b->offset + b->size)
+  for (unsigned i = 0; i < r->nbuffers; i++)
+    if (registered_holds(r, i, block, offset, size))
       return (int)i;
-  }
   return -1;
 }
 
@@ -119,19 +124,29 @@ static int unregister_buffers(lua_State *L)
 ** `fixed_file`
 */
 
-/* The descriptors of the table at index 2, -1 for an empty slot. */
+const char *registered_descriptor(lua_State *L, int n, int *fd)
+{
+  int exact;
+  lua_Integer number = lua_tointegerx(L, -1, &exact);
+  if (lua_type(L, -1) != LUA_TNUMBER || !exact || number < -1 ||
+      number > INT_MAX)
+    return lua_pushfstring(
+        L, "descriptor, or -1 for none, expected at [%d], got %s", n,
+        luaL_tolstring(L, -1, NULL));
+  *fd = (int)number;
+  return NULL;
+}
+
+/* The descriptors of the table at index 2. */
 static int *push_descriptors(lua_State *L, unsigned count)
 {
   int *fds = lua_newuserdatauv(L, count * sizeof *fds, 0);
   for (unsigned i = 0; i < count; i++) {
-    lua_Integer fd;
-    int exact;
+    const char *wrong;
     lua_rawgeti(L, 2, i + 1);
-    fd = lua_tointegerx(L, -1, &exact);
-    if (lua_type(L, -1) != LUA_TNUMBER || !exact || fd < -1 || fd > INT_MAX)
-      luaL_error(L, "descriptor, or -1 for none, expected at [%d], got %s",
-                 (int)i + 1, luaL_tolstring(L, -1, NULL));
-    fds[i] = (int)fd;
+    wrong = registered_descriptor(L, (int)i + 1, &fds[i]);
+    if (wrong != NULL)
+      luaL_error(L, "%s", wrong);
     lua_pop(L, 1);
   }
   return fds;
@@ -174,6 +189,24 @@ static int register_files_update(lua_State *L)
   return 1;
 }
 
+/* ring:register_file_alloc_range(first, count) -> true | nil, message, errno:
+** the slots among which the kernel chooses where it is to */
+static int register_file_alloc_range(lua_State *L)
+{
+  struct ring *r = ring_object_open(L, 1);
+  lua_Integer first = luaL_checkinteger(L, 2);
+  lua_Integer count = luaL_checkinteger(L, 3);
+  int rc;
+  luaL_argcheck(L, first >= 0 && first <= FILES_MAX, 2, "out of range");
+  luaL_argcheck(L, count >= 0 && count <= FILES_MAX, 3, "out of range");
+  rc = io_uring_register_file_alloc_range(&r->io, (unsigned)first,
+                                          (unsigned)count);
+  if (rc < 0)
+    return push_failure(L, "register_file_alloc_range", -rc);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
 /* ring:unregister_files() -> true | nil, message, errno */
 static int unregister_files(lua_State *L)
 {
@@ -189,6 +222,7 @@ static const luaL_Reg methods[] = {
     {"unregister_buffers", unregister_buffers},
     {"register_files", register_files},
     {"register_files_update", register_files_update},
+    {"register_file_alloc_range", register_file_alloc_range},
     {"unregister_files", unregister_files},
     {NULL, NULL},
 };

@@ -8,6 +8,10 @@
 
 #define FILES_MAX 32768 /* IORING_MAX_FIXED_FILES */
 
+/* Does the registered buffer of an index hold a range of a block? */
+bool registered_holds(const struct ring *r, unsigned index,
+                      const struct block *block, size_t offset, size_t size);
+
 /* The index under which a range of a block is registered, -1: it is not. */
 int registered_index(const struct ring *r, const struct block *block,
                      size_t offset, size_t size);
@@ -15,8 +19,14 @@ int registered_index(const struct ring *r, const struct block *block,
 /* The ring is closed: lets go of the blocks. */
 void registered_release(struct ring *r);
 
+/* The value on the top, member `n` of a table, as a descriptor to be
+** registered, -1 for an empty slot.  NULL; or what is wrong with it, pushed.
+*/
+const char *registered_descriptor(lua_State *L, int n, int *fd);
+
 /* Adds register_buffers, unregister_buffers, register_files,
-** register_files_update and unregister_files to the table on the top. */
+** register_files_update, register_file_alloc_range and unregister_files to
+** the table on the top. */
 void registered_methods(lua_State *L);
 
 #endif

@@ -8,12 +8,16 @@
 **  - reaping moves outcomes and marks who is ready; it runs nobody.
 */
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "operation.h"
+#include "pool.h"
+#include "provided.h"
 #include "ring_parts.h"
+#include "skip.h"
 #include "task.h"
 #include "timer.h"
 
@@ -21,18 +25,21 @@
 ** Completing
 */
 
-void ring_settle(struct core *core, struct outcome *o, struct event *e,
-                 int32_t res, uint32_t flags)
+void ring_settle(struct ring *r, struct outcome *o, struct event *e,
+                 int32_t res, uint32_t flags, const struct data *data)
 {
   if (o->aux != NULL || o->state == OUTCOME_READY)
-    outcome_drop(core, o); /* of an await that ended for lack of memory */
+    outcome_drop(r->core, o); /* of an await that ended for lack of memory */
   o->row = e->row;
   o->aux = e->aux;
   o->res = res;
   o->flags = flags;
   o->state = OUTCOME_READY;
   o->wants_peer = (e->flags & EVENT_PEER) != 0;
-  o->yields_fd = event_yields_fd(e);
+  o->yields = event_yields(e->flags);
+  o->ring = r->number;
+  if (data != NULL)
+    o->data = *data;
   e->aux = NULL;
 }
 
@@ -47,31 +54,46 @@ static int32_t result_of(const struct event *e, int32_t res)
   ** interrupted, as it is by a cancel request */
   if (res == -EINTR || (res <= -512 && res >= -516))
     return e->flags & EVENT_CANCELLING ? -ECANCELED : -EINTR;
+  /* the kernel says 0 where it was told the slot */
+  if (res >= 0 && e->flags & EVENT_DIRECT && e->place >= 0)
+    return e->place;
   return res;
 }
 
-void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
-                 uint32_t flags)
+void ring_lose(const struct ring *r, const struct event *e,
+               const struct result *one)
 {
-  struct core *core = r->core;
-  cancel_not_due(r, e);
-  if (e->flags & EVENT_RETRY)
-    r->retries--;
+  const struct outcome from = {.yields = event_yields(e->flags),
+                               .ring = r->number};
+  struct data data = one->data;
+  outcome_lose(r->core, &from, one->res);
+  data_drop(&data);
+}
+
+void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
+                 uint32_t flags, const struct data *data)
+{
+  cancel_settled(r, e);
+  again_leave(r, e);
+  skip_leave(e);
   if (e->flags & EVENT_DRAIN && !(e->flags & EVENT_BACKLOG))
     r->draining = false;
   res = result_of(e, res);
+  if (row_provides(e->row))
+    provided_settle(r, e, res);
   event_give_back(L, r, e);
   r->stats.completed++;
   if (e->task != NULL) {
-    ring_settle(core, &e->task->outcome, e, res, flags);
+    ring_settle(r, &e->task->outcome, e, res, flags, data);
     task_complete(e->task);
   } else if (e->op != NULL) {
     if (!e->op->announced)
-      ring_settle(core, &e->op->outcome, e, res, flags);
+      ring_settle(r, &e->op->outcome, e, res, flags, data);
     operation_complete(e->op);
   } else {
-    outcome_close_fd(event_yields_fd(e), res);
-    outcome_close_pipe(e->row, e->aux, res);
+    struct outcome lost = {0};
+    ring_settle(r, &lost, e, res, flags, data);
+    outcome_drop(r->core, &lost);
   }
   event_free(r, e);
 }
@@ -84,11 +106,11 @@ static void announce(struct ring *r, struct event *e, uint32_t flags)
   struct aux *aux = e->aux; /* the kernel still reads it */
   e->aux = NULL;
   if (e->task != NULL) {
-    ring_settle(r->core, &e->task->outcome, e, e->res, flags);
+    ring_settle(r, &e->task->outcome, e, e->res, flags, NULL);
     task_complete(e->task);
     e->task = NULL;
   } else if (e->op != NULL) {
-    ring_settle(r->core, &e->op->outcome, e, e->res, flags);
+    ring_settle(r, &e->op->outcome, e, e->res, flags, NULL);
     operation_announce(e->op);
   }
   e->aux = aux;
@@ -96,48 +118,81 @@ static void announce(struct ring *r, struct event *e, uint32_t flags)
 
 /* A CQE that is not the last.  A multishot handle takes it as one result of
 ** many; otherwise it is the result, and the last CQE only gives back. */
-static void progress(struct ring *r, struct event *e, int32_t res,
-                     uint32_t flags)
+static void progress(struct ring *r, struct event *e, const struct result *one)
 {
   if (e->op != NULL && operation_is_multishot(e->op)) {
-    if (!operation_deliver(e->op, res, flags)) {
-      outcome_close_fd(event_yields_fd(e), res); /* no room to keep it */
+    again_proven(r, e);
+    again_fired(e);
+    if (!operation_deliver(e->op, one)) {
+      ring_lose(r, e, one); /* no memory to keep it */
       ring_cancel(r, e);
+    } else if (operation_unread(e->op) >= RESULTS_MAX) {
+      again_pause(r, e);
     }
   } else if (e->flags & EVENT_RESULT || (!e->task && !e->op)) {
-    outcome_close_fd(event_yields_fd(e), res);
+    ring_lose(r, e, one);
   } else {
-    e->res = res;
+    struct data data = one->data; /* that of a raw SQE, which wants one */
+    data_drop(&data);
+    e->res = one->res;
     e->flags |= EVENT_RESULT;
     if (e->flags & EVENT_ZERO_COPY)
-      announce(r, e, flags);
+      announce(r, e, one->flags);
   }
+}
+
+/* What the completion brought in buffers of a pool. */
+static void claim(struct ring *r, const struct event *e, struct result *one)
+{
+  if (!(e->flags & EVENT_SELECTS))
+    return;
+  if (e->again.pool == NULL) {
+    provided_claim(r, e->again.group, one->flags >> IORING_CQE_BUFFER_SHIFT);
+    one->data.shape = DATA_NUMBER;
+    return;
+  }
+  pool_claim(e->again.pool, e, one->res, one->flags, &one->data);
+  one->data.shape = event_data_shape(e->flags);
+}
+
+static void ended(lua_State *L, struct ring *r, struct event *e,
+                  const struct result *one)
+{
+  r->in_flight--;
+  if (e->flags & EVENT_AGAIN && again_goes_on(r, e, one))
+    return;
+  ring_finish(L, r, e, one->res, one->flags, &one->data);
 }
 
 static void complete(lua_State *L, struct ring *r,
                      const struct io_uring_cqe *cqe)
 {
   struct event *e = event_find(&r->events, cqe->user_data);
-  if (e == NULL && cancel_is_request(r, cqe->user_data)) {
+  struct result one = {cqe->res, cqe->flags, NO_DATA};
+  if (e != NULL && e->flags & EVENT_GROUPED)
+    skip_conclude(L, r, e);
+  if (e != NULL && cqe->flags & IORING_CQE_F_BUFFER)
+    claim(r, e, &one);
+  if (e == NULL && cancel_is_request(r, cqe->user_data))
     cancel_ended(r, cqe->user_data, cqe->res);
-  } else if (e == NULL) {
+  else if (e == NULL)
     r->stats.unknown++;
-  } else if (cqe->flags & IORING_CQE_F_MORE) {
-    progress(r, e, cqe->res, cqe->flags);
-  } else {
-    r->in_flight--;
-    ring_finish(L, r, e, cqe->res, cqe->flags);
-  }
+  else if (cqe->flags & IORING_CQE_F_MORE)
+    progress(r, e, &one);
+  else
+    ended(L, r, e, &one);
 }
 
-static void reap(lua_State *L, struct ring *r)
+unsigned ring_reap(lua_State *L, struct ring *r, unsigned most)
 {
   struct io_uring_cq *cq = &r->io.cq;
-  unsigned head = *cq->khead;
-  unsigned tail = io_uring_smp_load_acquire(cq->ktail);
-  for (; head != tail; head++)
+  unsigned head = *cq->khead, ready = ring_cq_ready(r);
+  unsigned count = ready < most ? ready : most;
+  unsigned end = head + count;
+  for (; head != end; head++)
     complete(L, r, &cq->cqes[head & cq->ring_mask]);
-  io_uring_smp_store_release(cq->khead, head);
+  io_uring_smp_store_release(cq->khead, end);
+  return count;
 }
 
 /*
@@ -147,18 +202,22 @@ static void reap(lua_State *L, struct ring *r)
 int ring_submit(lua_State *L, struct ring *r)
 {
   unsigned to_submit;
+  int rc;
   queue_refill(L, r);
   to_submit = queue_publish(r);
-  return to_submit ? r->driver->enter(r, to_submit, 0, 0) : 0;
+  if (to_submit == 0)
+    return 0;
+  rc = ring_enter(r, to_submit, 0, 0);
+  skip_check_whole(r);
+  return rc;
 }
 
 static bool cq_empty(const struct ring *r)
 {
-  return *r->io.cq.khead == io_uring_smp_load_acquire(r->io.cq.ktail);
+  return ring_cq_ready(r) == 0;
 }
 
-/* Is this what enter says when nothing is wrong with the ring? */
-static bool passing(int rc)
+bool ring_is_passing(int rc)
 {
   return rc >= 0 || rc == -EINTR || rc == -ETIME || rc == -EAGAIN ||
          rc == -EBUSY || rc == -EBADR;
@@ -172,12 +231,12 @@ static int wait_out_pressure(struct ring *r, uint64_t deadline_ns)
   uint64_t soon = now_ns() + 1000000u;
   if (!cq_empty(r))
     return 0;
-  return r->driver->enter(r, 0, 1, soon < deadline_ns ? soon : deadline_ns);
+  return ring_enter(r, 0, 1, soon < deadline_ns ? soon : deadline_ns);
 }
 
-/* Silences the bell.  What rang between the reaping and here is rung again:
-** the kernel raises the flags before it rings. */
-static void silence_bell(const struct ring *r)
+/* What rang between the reaping and here is rung again: the kernel raises the
+** flags before it rings. */
+void ring_silence_bell(const struct ring *r)
 {
   const unsigned more = IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW;
   eventfd_t count;
@@ -199,15 +258,16 @@ int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
   /* what found no room follows in the next step: first hand over */
   wait = wait && all && completed == r->stats.completed && cq_empty(r);
   to_submit = queue_publish(r);
-  rc = r->driver->enter(r, to_submit, wait, deadline_ns);
+  rc = ring_enter(r, to_submit, wait, deadline_ns);
+  skip_check_whole(r);
   if (rc == -EAGAIN || rc == -EBUSY || (!all && queue_room(r) == 0))
     rc = wait_out_pressure(r, deadline_ns);
   if (rc == -EBADR) /* the kernel had no memory to keep a CQE */
     r->stats.overflowed++;
-  reap(L, r);
-  silence_bell(r);
+  ring_reap(L, r, UINT_MAX);
+  ring_silence_bell(r);
   queue_refill(L, r);
-  return passing(rc) ? 0 : rc;
+  return ring_is_passing(rc) ? 0 : rc;
 }
 
 int ring_bell(struct ring *r)
@@ -235,7 +295,8 @@ void ring_ring_bell(const struct ring *r)
 
 bool ring_idle(const struct ring *r)
 {
-  return r->in_flight == 0 && r->unpublished == 0 && r->backlog.count == 0;
+  return r->in_flight == 0 && r->unpublished == 0 && r->backlog.count == 0 &&
+         r->waking.head == NULL;
 }
 
 /*
@@ -266,6 +327,7 @@ struct ring *ring_open(lua_State *L, struct core *core,
   r->backlog.limit = options->backlog;
   r->drain_timeout = options->drain_timeout;
   r->epoch = *core->epoch;
+  r->number = ++core->opened;
   r->pid = core->pid;
   r->events.anchors = LUA_NOREF;
   r->bell = -1;
@@ -280,6 +342,9 @@ struct ring *ring_open(lua_State *L, struct core *core,
   }
   for (size_t i = 0; i < sizeof r->supported; i++)
     r->supported[i] &= (uint8_t)~options->without[i];
+  r->lacks_bundles |= options->without_bundles;
+  r->spoils_incremental = options->without_incremental;
+  r->multishot_spoilt = options->without_multishot;
   r->state = RING_OPEN;
   return r;
 }

@@ -46,7 +46,12 @@ enum arg_kind {
   ARG_EPOLL_EVENT,  /* events [, data] */
   ARG_OPTION_ROOM,  /* [Buffer [, length]] */
   ARG_OPTION_VALUE, /* integer; or Buffer or string [, length] */
-  ARG_RAW           /* the table that raw takes */
+  ARG_POOL,
+  ARG_PIECES,     /* how many of `len` bytes a Buffer is */
+  ARG_COMMAND,    /* string, optional */
+  ARG_FILES,      /* table of descriptors */
+  ARG_FIRST_SLOT, /* for them; optional */
+  ARG_RAW         /* the table that raw takes */
 };
 
 struct arg {
@@ -59,14 +64,17 @@ struct arg {
 
 enum result_kind {
   RESULT_INTEGER,
-  RESULT_STATX,   /* 0 and a table */
-  RESULT_PEER,    /* a descriptor and, if asked, the peer's address */
-  RESULT_MESSAGE, /* bytes and a table: from, flags, control_length */
-  RESULT_PIPE,    /* 0 and two descriptors */
-  RESULT_OPTION,  /* bytes and, without a Buffer, the integer */
-  RESULT_CHILD,   /* 0 and a table */
-  RESULT_EPOLL,   /* a number and a table of { events, data } */
-  RESULT_TIMEOUT  /* -ETIME is what was asked for */
+  RESULT_STATX,    /* 0 and a table */
+  RESULT_PEER,     /* a descriptor and, if asked, the peer's address */
+  RESULT_MESSAGE,  /* bytes and a table: from, flags, control_length */
+  RESULT_PIPE,     /* 0 and two descriptors */
+  RESULT_OPTION,   /* bytes and, without a Buffer, the integer */
+  RESULT_CHILD,    /* 0 and a table */
+  RESULT_EPOLL,    /* a number and a table of { events, data } */
+  RESULT_PROVIDED, /* buffers have become the kernel's */
+  RESULT_REMOVED,  /* some have not any more */
+  RESULT_FILES,    /* a number and, of those not named, the slots */
+  RESULT_TIMEOUT   /* -ETIME is what was asked for */
 };
 
 enum row_option {
@@ -83,7 +91,8 @@ enum row_option {
   OPTION_EAGER = 1024,
   OPTION_BUNDLE = 2048,
   OPTION_COPY = 4096,
-  OPTION_BUFFER_GROUP = 8192
+  OPTION_BUFFER_GROUP = 8192,
+  OPTION_REUSE = 16384
 };
 
 #define MAX_ARGS 6
@@ -94,18 +103,27 @@ struct row {
   uint8_t result;   /* enum result_kind */
   uint16_t options; /* enum row_option, besides async and drain */
   bool yields_fd;
-  bool registered;   /* the data is in a registered Buffer */
-  bool zero_copy;    /* the result comes before the memory is given back */
-  uint8_t command;   /* of a socket */
-  uint8_t sqe_flags; /* IOSQE_* that it cannot do without */
-  uint8_t room;      /* the SQE field that points at what it fills; 0: none */
-  uint8_t came_with; /* an opcode as new as it is, where its own is older */
-  uint32_t preset;   /* flags that the operation stands for by itself */
-  const char *since; /* the kernel that brought it, where newer than 6.1 */
+  bool registered;    /* the data is in a registered Buffer */
+  bool pools;         /* takes a Pool in the place of a Buffer */
+  bool streams;       /* 0 bytes are the end of what it receives */
+  bool multishot;     /* always */
+  bool fails_quietly; /* and what is linked to it goes on */
+  bool zero_copy;     /* the result comes before the memory is given back */
+  uint8_t command;    /* of a socket */
+  uint8_t sqe_flags;  /* IOSQE_* that it cannot do without */
+  uint8_t room;       /* the SQE field that points at what it fills; 0: none */
+  uint8_t came_with;  /* an opcode as new as it is, where its own is older */
+  uint32_t preset;    /* flags that the operation stands for by itself */
+  const char *since;  /* the kernel that brought it, where newer than 6.1 */
   /* The same by system calls, for a kernel without it: result or -errno. */
   by_call *by_system_call;
   struct arg args[MAX_ARGS + 1];
 };
+
+static inline bool row_provides(const struct row *row)
+{
+  return row->result == RESULT_PROVIDED || row->result == RESULT_REMOVED;
+}
 
 /* The row of a name, NULL where there is none. */
 const struct row *op_find(const char *name);
@@ -118,7 +136,8 @@ const struct row *op_next(const struct row *row); /* NULL: the first */
 /* The row that stands for an opcode; NULL: there is none. */
 const struct row *op_of_opcode(uint8_t opcode);
 
-/* Is a result ≥ 0 of this opcode a new descriptor? */
+/* Is a result ≥ 0 of this opcode a new descriptor?  Those of a pipe are
+** elsewhere. */
 bool op_yields_fd(uint8_t opcode);
 
 /* Raises "unknown operation 'raed' (did you mean 'read'?)". */

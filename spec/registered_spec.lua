@@ -31,6 +31,51 @@ describe("registered", function()
       uring.op.close(fd)
     end)
 
+    it("are read into and written from by vectors of slices", function()
+      local ring <close> = uring.ring { entries = 8 }
+      local fd = open ""
+      local other, buffer = uring.buffer(16), uring.buffer("hello, vectors")
+      assert.is_true(ring:register_buffers { other, buffer })
+      assert.are.equal(12, ring:prepare("writev_fixed", fd, { buffer:slice(8), buffer:slice(1, 5) }, nil, 0):await())
+      assert.are.equal(7, ring:prepare("readv_fixed", fd, { other:slice(9, 12), other:slice(1, 3) }, nil, 0):await())
+      assert.are.equal("vect", other:get(9, 12))
+      assert.are.equal("ors", other:get(1, 3))
+      uring.op.close(fd)
+    end)
+
+    it("of a vector are lent like others", function()
+      local ring <close> = uring.ring { entries = 8 }
+      local r, w = uring.pipe()
+      local buffer = uring.buffer(64)
+      ring:register_buffers { buffer }
+      local read = ring:prepare("readv_fixed", r:fd(), { buffer:slice(1, 4), buffer:slice(9, 12) })
+      ring:submit()
+      assert.are.equal(8, ring:stats().bytes_lent)
+      assert.is_truthy(helper.error_of(buffer.get, buffer):find("lent to the kernel (readv_fixed on fd", 1, true))
+      buffer:set(5, "free")
+      w:write "12345678"
+      assert.are.equal(8, read:await())
+      assert.are.equal("1234free5678", buffer:get(1, 12))
+      assert.are.equal(0, ring:stats().bytes_lent)
+      r:close()
+      w:close()
+    end)
+
+    it("that a vector is in are one, and hold all of it", function()
+      local ring <close> = uring.ring { entries = 8 }
+      local one, two = uring.buffer(64), uring.buffer(64)
+      ring:register_buffers { one:slice(1, 32), two }
+      local message = "the data is in no buffer that is registered with this ring"
+      for _, call in ipairs {
+        { "readv_fixed", 0, { one } }, { "readv_fixed", 0, { one:slice(1, 8), two } }, { "readv_fixed", 0, {} },
+        { "readv_fixed", 0, { one:slice(1, 8), one:slice(30, 33) } }, { "writev_fixed", 1, { "text" } },
+        { "writev_fixed", 1, { two, "text" } }, { "writev_fixed", 1, { uring.buffer(8) } },
+      } do
+        assert.is_truthy(helper.error_of(ring.prepare, ring, table.unpack(call)):find(message, 1, true))
+      end
+      assert.are.equal(0, ring:stats().bytes_lent)
+    end)
+
     it("are lent like others while an operation has them", function()
       local ring <close> = uring.ring { entries = 8 }
       local r, w = uring.pipe()
@@ -101,6 +146,20 @@ describe("registered", function()
     end)
   end)
 
+  it("with the default ring are there for calls in tasks", function()
+    local fd = open "0123456789"
+    local buffer = uring.buffer(16)
+    assert.is_true(uring.register_files { fd })
+    assert.is_true(uring.register_buffers { buffer })
+    uring.run(function()
+      assert.are.equal(10, uring.op.read_fixed(0, buffer, nil, 0, { fixed_file = true }))
+    end)
+    assert.are.equal("0123456789", buffer:get(1, 10))
+    assert.is_true(uring.unregister_buffers())
+    assert.is_true(uring.unregister_files())
+    uring.op.close(fd)
+  end)
+
   describe("files", function()
     it("are named by their slot", function()
       local ring <close> = uring.ring { entries = 8 }
@@ -134,6 +193,31 @@ describe("registered", function()
       uring.op.close(fd)
     end)
 
+    it("become descriptors", function()
+      local ring <close> = uring.ring { entries = 8 }
+      local fd = open "text"
+      assert.is_true(ring:register_files { -1, fd })
+      uring.op.close(fd)
+      local got = assert(ring:prepare("fixed_fd_install", 1):await())
+      local buffer = uring.buffer(8)
+      assert.are.equal(4, uring.op.read(got, buffer, nil, 0))
+      assert.are.equal("text", buffer:get(1, 4))
+      assert.are.equal(4, ring:prepare("read", 1, buffer, nil, 0, { fixed_file = true }):await()) -- it is still there
+      uring.op.close(got)
+      assert.are.equal(errno.EBADF, select(3, ring:prepare("fixed_fd_install", 0):await()))
+      assert.are.equal(errno.EBADF, select(3, ring:prepare("fixed_fd_install", 2):await()))
+      assert.are.equal(errno.EINVAL, select(3, ring:prepare("fixed_fd_install", 1, 1 << 31):await()))
+      local descriptors = helper.testkit.fds()
+      ring:prepare("fixed_fd_install", 1, const.IORING_FIXED_FD_NO_CLOEXEC) -- dropped
+      ring:submit()
+      helper.collect()
+      helper.eventually(function()
+        ring:prepare("nop"):await()
+        return ring:stats().in_flight == 0
+      end)
+      assert.are.equal(descriptors, helper.testkit.fds())
+    end)
+
     it("are refused where they are none", function()
       local ring <close> = uring.ring { entries = 8 }
       assert.are.same({ nil, "unregister_files: No such device or address", errno.ENXIO }, { ring:unregister_files() })
@@ -143,8 +227,10 @@ describe("registered", function()
       end
       assert.is_truthy(helper.error_of(ring.register_files, ring, 0):find("out of range", 1, true))
       assert.is_truthy(helper.error_of(ring.register_files, ring, {}):find("nothing in the table", 1, true))
-      assert.is_truthy(helper.error_of(ring.prepare, ring, "close", 0, { fixed_file = true })
-        :find("unknown option 'fixed_file' of close", 1, true))
+      assert.are.same({ nil, "close: No such device or address", errno.ENXIO },
+        { ring:prepare("close", 0, { fixed_file = true }):await() })
+      assert.is_truthy(helper.error_of(ring.prepare, ring, "epoll_ctl", 0, 0, "del", { fixed_file = true })
+        :find("unknown option 'fixed_file' of epoll_ctl", 1, true))
     end)
   end)
 end)

@@ -145,6 +145,11 @@ h.figures = {
     of = function(sample) return sample.cpu / sample.ops * 1e6 end,
     compare = function(ours, peer) return peer / ours end,
   },
+  memory = { -- resident, user memory
+    label = "bytes/%s",
+    of = function(sample) return sample.bytes / sample.ops end,
+    compare = function(ours, peer) return peer / ours end,
+  },
   extra = { -- not a ratio: how many milliseconds one of ours lasts longer
     label = "ms/%s",
     of = function(sample) return sample.wall / sample.ops * 1e3 end,
