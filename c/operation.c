@@ -458,7 +458,7 @@ static int operation_flags(lua_State *L)
 }
 
 /* progress(op) -> is there something to come that was not handed out yet? was
-** cancel asked for? is it multishot? */
+** cancel asked for? is it multishot? what is it called? */
 static int operation_progress(lua_State *L)
 {
   const struct operation *op = tooperation(L);
@@ -466,7 +466,8 @@ static int operation_progress(lua_State *L)
                          op->outcome.state == OUTCOME_READY);
   lua_pushboolean(L, op->cancelled);
   lua_pushboolean(L, op->multishot);
-  return 3;
+  lua_pushstring(L, op->outcome.row ? op->outcome.row->name : "none");
+  return 4;
 }
 
 static int operation_tostring(lua_State *L)

@@ -278,6 +278,32 @@ describe("an operation in the callback style", function()
       assert.are.equal(errno.ECANCELED, cancelled)
     end)
 
+    it("operations that are prepared already", function()
+      local r, w = pipe()
+      local nop = uring.prepare "nop"
+      local polling = uring.prepare("poll_add", r, const.POLLIN, { multishot = true })
+      local own = uring.prepare { prepare = function(_, sqe) sqe:nop() end }
+      local names, message = {}, nil
+      operation(function(submit)
+        assert.are.equal(nop, submit(1, nop))
+        assert.are.equal(polling, submit(2, polling))
+        assert.are.equal(own, submit(3, own))
+        message = error_of(submit, 4, nop) -- it has been taken on
+        op.write(w, "x")
+      end, function(completion)
+        names[completion.data] = completion.name:gsub("0x%x+", "")
+        return names[1] and names[2] and names[3] and "exit"
+      end):run()
+      assert.are.same({ "nop", "poll_add", "table: " }, names)
+      assert.is_truthy(message:find("gathered already", 1, true), message)
+      assert.are.equal("done", polling:status())
+      local elsewhere = new_ring():prepare "nop"
+      operation(function(submit)
+        submit(nil, "nop")
+        assert.is_truthy(error_of(submit, nil, elsewhere):find("an operation of another ring", 1, true))
+      end):run()
+    end)
+
     it("operations of the program's own", function()
       local nop = setmetatable({
         prepare = function(_, sqe) sqe:nop() end;

@@ -15,7 +15,8 @@
 --     local warnings = ticker:run()
 --
 -- `submit(data, name, …)` prepares the operation `name` as `ring:prepare` does,
--- or an object that prepares itself, and returns its handle.  Its completions
+-- or an object that prepares itself, and returns its handle; `submit(data, handle)`
+-- takes on an operation of this ring that is prepared already.  Its completions
 -- come with the data, which is kept until the last of them, whatever the
 -- callbacks do.  Those completions are for the callbacks: do not await the handle.
 -- `submit.all { { data, name, … }, … }` prepares all or, if one cannot be, none;
@@ -67,18 +68,34 @@ local Operation = { __index = methods, __name = "uring.operation_loop" }
 local Run = {}
 Run.__index = Run
 
-local function name_of(what)
-  return type(what) == "string" and what or tostring(what)
+local handle_types = { ["uring.operation"] = true, ["uring.custom"] = true }
+
+-- Is it an operation that somebody has prepared already?
+local function is_handle(x)
+  local meta = type(x) ~= "string" and getmetatable(x)
+  return type(meta) == "table" and handle_types[meta.__name] == true
+end
+
+-- What a completion's operation is called.
+local function name_of(what, handle)
+  if type(what) == "string" then
+    return what
+  elseif type(handle) == "table" then
+    return tostring(handle.object)
+  end
+  return (select(4, core.progress(handle)))
 end
 
 -- Prepares an operation of the ring.
 local function prepare(run, operation, data, what, ...)
-  local handle = run.ring:prepare(what, ...)
+  local given = is_handle(what)
+  local handle = given and what or run.ring:prepare(what, ...)
   return {
     operation = operation; -- whose callbacks get the completions
     handle = handle;
     op = type(handle) == "table" and handle:operation() or handle; -- the built-in one behind it
-    name = name_of(what);
+    given = given;
+    name = name_of(what, handle);
     data = data;
     announced = false;     -- a zero-copy send whose memory is still to come
   }
@@ -96,13 +113,17 @@ local function check_running(run, level)
   end
 end
 
--- Cancels what was prepared and not yet submitted, all before the next turn.
+-- Cancels what was prepared here and not yet submitted, all before the next turn.
 local function withdraw(entries)
   for _, entry in ipairs(entries) do
-    core.request_cancel(entry.op)
+    if not entry.given then
+      core.request_cancel(entry.op)
+    end
   end
   for _, entry in ipairs(entries) do
-    getmetatable(entry.handle).__close(entry.handle)
+    if not entry.given then
+      getmetatable(entry.handle).__close(entry.handle)
+    end
   end
 end
 
