@@ -57,16 +57,20 @@ static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
     (void)ring_submit(L, r);
 }
 
+static void step(lua_State *L, struct ring *r)
+{
+  int rc = ring_step(L, r, true, UINT64_MAX);
+  if (rc < 0)
+    luaL_error(L, "io_uring_enter: %s", strerror(-rc));
+  core_breathe(L, r->core);
+}
+
 /* The backlog is at its bound and this is no task of the ring's own: hands
 ** over and reaps until there is room. */
 static void make_room(lua_State *L, struct ring *r)
 {
-  while (!ring_has_room(r)) {
-    int rc = ring_step(L, r, true, UINT64_MAX);
-    if (rc < 0)
-      luaL_error(L, "io_uring_enter: %s", strerror(-rc));
-    core_breathe(L, r->core);
-  }
+  while (!ring_has_room(r))
+    step(L, r);
 }
 
 /* Is this call in a task that can wait for room in the ring? */
@@ -187,7 +191,27 @@ int operation_prepare(lua_State *L)
   return prepare(L, true, false, prepare_k);
 }
 
+/* reserve(ring, n) -> is there room for n operations without waiting for it?
+** In a task that could wait it tells; elsewhere it makes room. */
+static int reserve(lua_State *L)
+{
+  struct ring *r = ring_object_open(L, 1);
+  lua_Integer n = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, n >= 0 && n <= r->backlog.limit, 2,
+                "more operations at once than the backlog takes");
+  while (r->backlog.limit - r->backlog.count < n || ring_is_crowded(r)) {
+    if (can_wait_for_room(L, r)) {
+      lua_pushboolean(L, 0);
+      return 1;
+    }
+    step(L, r);
+  }
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
 static const luaL_Reg prepare_functions[] = {
+    {"reserve", reserve},
     {"prepare_for", prepare_for},
     {"preparer", preparer},
     {NULL, NULL},
