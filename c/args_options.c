@@ -213,11 +213,16 @@ static void make_multishot(lua_State *L, struct request *q)
 static const char *pool_mismatch(const struct request *q)
 {
   const struct pool *pool = q->pool;
+  if (q->event_flags & EVENT_BUNDLE && q->row->opcode == IORING_OP_RECV &&
+      q->sqe.msg_flags & MSG_TRUNC)
+    return "a bundle is not for MSG_TRUNC";
   if (q->event_flags & EVENT_REUSE &&
       q->event_flags & (EVENT_COPY | EVENT_BUNDLE))
     return "reuse goes neither with copy nor with bundle";
   if (pool == NULL)
     return NULL;
+  if (q->event_flags & EVENT_BUNDLE && q->sqe.len > 0)
+    return "a bundle takes no length: it is of whole buffers";
   if (pool->outgoing != (q->row->opcode == IORING_OP_SEND))
     return pool->outgoing ? "the pool is for sending"
                           : "the pool is not for sending";
@@ -233,6 +238,20 @@ static const char *pool_mismatch(const struct request *q)
   return q->sqe.flags & IOSQE_ASYNC
              ? "an incremental pool is not for what is made async"
              : NULL;
+}
+
+/* Before each message stand a header, an address and control data. */
+static void check_message_room(lua_State *L, const struct request *q)
+{
+  unsigned before = (unsigned)(sizeof(struct io_uring_recvmsg_out) +
+                               sizeof(struct sockaddr_storage)) +
+                    q->control_room;
+  if (q->pool != NULL && q->pool->size <= before)
+    luaL_error(
+        L,
+        "recvmsg: buffers of %d bytes have no room for a message behind "
+        "%d bytes of header, address and control data",
+        (int)q->pool->size, (int)before);
 }
 
 static void apply_bundle(lua_State *L, struct request *q)
@@ -348,6 +367,8 @@ void args_apply_options(lua_State *L, struct request *q,
     make_multishot(L, q);
   if (set & OPTION_DIRECT)
     make_direct(L, q, o->place);
+  if (q->row->result == RESULT_MESSAGE && q->multishot)
+    check_message_room(L, q);
   if (q->has_control && q->multishot)
     luaL_error(L, "recvmsg: with multishot, control is a number of bytes");
   if (q->control_room > 0 && !q->multishot)

@@ -41,6 +41,9 @@ struct buffer {
 
 #define BUFFER_TYPE "uring.buffer"
 
+/* Tells the collector of so many bytes that it does not see. */
+void buffer_tell_collector(lua_State *L, size_t size);
+
 /* A new Buffer on the stack, closed until it gets its block: an error in
 ** between leaves a consistent object. */
 struct buffer *buffer_push_closed(lua_State *L);

@@ -57,6 +57,7 @@ static void begin_epoch(struct core *core)
 {
   *core->epoch = ++core->epochs;
   core->pid = getpid();
+  core->starving = 0;
 }
 
 void core_enter(lua_State *L, struct core *core)

@@ -47,6 +47,8 @@ void ring_settle(struct ring *r, struct outcome *o, struct event *e,
 /* The result that the program gets to see. */
 static int32_t result_of(const struct event *e, int32_t res)
 {
+  if (e->flags & EVENT_LOST)
+    return -ENOMEM;
   if (e->flags & EVENT_RESULT)
     return e->res;
   if (e->flags & EVENT_WITHDRAWN)
@@ -126,6 +128,7 @@ static void progress(struct ring *r, struct event *e, const struct result *one)
     again_fired(e);
     if (!operation_deliver(e->op, one)) {
       ring_lose(r, e, one); /* no memory to keep it */
+      e->flags |= EVENT_LOST;
       ring_cancel(r, e);
     } else if (operation_unread(e->op) >= RESULTS_MAX) {
       again_pause(r, e);
@@ -154,6 +157,8 @@ static void claim(struct ring *r, const struct event *e, struct result *one)
   }
   pool_claim(e->again.pool, e, one->res, one->flags, &one->data);
   one->data.shape = event_data_shape(e->flags);
+  if (one->data.size == 0) /* no bytes, no buffer */
+    data_drop(&one->data);
 }
 
 static void ended(lua_State *L, struct ring *r, struct event *e,
