@@ -2,12 +2,14 @@
 #include "reader.h"
 
 #include <string.h>
+#include <sys/socket.h>
 
 #include "multishot.h"
 #include "near.h"
 #include "options.h"
 #include "pool.h"
 #include "registered.h"
+#include "skip.h"
 
 enum option_type {
   OPTION_FLAG,  /* true or false */
@@ -36,6 +38,7 @@ static const struct named_option {
     {NAME("reuse"), OPTION_FLAG, OPTION_REUSE},
     {NAME("buffer_group"), OPTION_NUMBER, OPTION_BUFFER_GROUP},
     {NAME("direct"), OPTION_PLACE, OPTION_DIRECT},
+    {NAME("skip_success"), OPTION_FLAG, OPTION_SKIP_SUCCESS},
 };
 
 /* Can the descriptor be an index of a registered file?  epoll_ctl takes none.
@@ -49,10 +52,13 @@ static uint16_t fixed_file(const struct row *row)
 
 static uint16_t allowed_options(const struct row *row)
 {
-  uint16_t pools =
-      row->pools ? OPTION_COPY | OPTION_BUFFER_GROUP | OPTION_REUSE : 0;
-  return fixed_file(row) | pools | row->options | OPTION_ASYNC | OPTION_DRAIN |
-         OPTION_LINK | OPTION_HARDLINK;
+  uint16_t allowed = fixed_file(row) | row->options | OPTION_ASYNC |
+                     OPTION_DRAIN | OPTION_LINK | OPTION_HARDLINK;
+  if (row->pools)
+    allowed |= OPTION_COPY | OPTION_BUFFER_GROUP | OPTION_REUSE;
+  if (row->args[0].kind != ARG_RAW) /* whose success nobody knows */
+    allowed |= OPTION_SKIP_SUCCESS;
+  return allowed;
 }
 
 static void unknown_option(struct reader *in, const char *name,
@@ -220,6 +226,8 @@ static const char *pool_mismatch(const struct request *q)
     return "an incremental pool is for recv and read_multishot";
   if (q->event_flags & EVENT_BUNDLE)
     return "an incremental pool is not for bundles";
+  if (q->row->opcode == IORING_OP_RECV && q->sqe.msg_flags & MSG_TRUNC)
+    return "an incremental pool is not for MSG_TRUNC";
   return q->sqe.flags & IOSQE_ASYNC
              ? "an incremental pool is not for what is made async"
              : NULL;
@@ -327,8 +335,12 @@ void args_apply_options(lua_State *L, struct request *q,
     make_multishot(L, q);
   if (set & OPTION_DIRECT)
     make_direct(L, q, o->place);
+  if (q->has_control && q->multishot)
+    luaL_error(L, "recvmsg: with multishot, control is a number of bytes");
   if (q->control_room > 0 && !q->multishot)
     luaL_error(L, "recvmsg: without multishot, control is a Buffer");
+  if (set & OPTION_SKIP_SUCCESS && skip_suits(q))
+    q->event_flags |= EVENT_SKIPS;
   /* the peer's address is there to be had unless it is not wanted; a
   ** multishot accept has only one place for the addresses of many */
   if (q->row->result == RESULT_PEER && !(o->cleared & OPTION_PEER) &&

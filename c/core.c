@@ -17,6 +17,7 @@
 #include "buffer.h"
 #include "call.h"
 #include "constants.h"
+#include "coroutine.h"
 #include "errors.h"
 #include "near.h"
 #include "op.h"
@@ -27,8 +28,10 @@
 #include "ring_object.h"
 #include "scope.h"
 #include "sockaddr.h"
+#include "sync.h"
 #include "system.h"
 #include "task.h"
+#include "timer.h"
 
 /* Registry key of the core's userdata. */
 static const char core_key = 'u';
@@ -203,6 +206,9 @@ int luaopen_uring_core(lua_State *L)
   ring_object_register(L, core);
   scope_register(L, core);
   task_register(L, core);
+  sync_register(L, core);
+  coroutine_register(L, core);
+  timer_register(L, core);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");

@@ -61,7 +61,11 @@ enum event_flags {
   EVENT_COPY = 1 << 20,    /* data as a string */
   EVENT_BUNDLE = 1 << 21,  /* data of several buffers */
   EVENT_REUSE = 1 << 22,   /* data in one Buffer, which is used again */
-  EVENT_DIRECT = 1 << 24   /* a result >= 0 is a slot, see direct.h */
+  EVENT_LINKED = 1 << 23,  /* to the next: it does not go on */
+  EVENT_DIRECT = 1 << 24,  /* a result >= 0 is a slot, see direct.h */
+  EVENT_SKIPS = 1 << 25,   /* posts nothing if it succeeds, see skip.c */
+  EVENT_GROUPED = 1 << 26, /* such ones are in its group of linked ones */
+  EVENT_HARD = 1 << 27     /* and its link to the next is hard */
 };
 
 /* What an operation that goes on is made of, and the pool it takes from. */
@@ -69,6 +73,8 @@ struct again {
   struct io_uring_sqe sqe;
   struct pool *pool; /* NULL: the group is none of a Pool */
   uint16_t group;    /* that the kernel knows */
+  bool counted;      /* of a timer: it fires so often, */
+  uint32_t left;     /* and that is what is left of it */
 };
 
 struct event_list {
@@ -88,6 +94,7 @@ struct event {
   int fd;
   int32_t res; /* with EVENT_RESULT: the result */
   int place;   /* with EVENT_DIRECT: the slot that was asked for, or -1 */
+  struct event *before, *behind; /* with EVENT_GROUPED, or NULL */
   union {
     struct loan loan;   /* with EVENT_LENDS */
     struct again again; /* with EVENT_SELECTS or EVENT_AGAIN */

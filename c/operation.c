@@ -119,14 +119,17 @@ static int push_next(lua_State *L, struct operation *op)
   o.flags = one->flags;
   o.data = one->data;
   n = outcome_push(L, &o); /* may raise: the result is still there then */
+  op->flags = o.flags;
   take(op);
   return n;
 }
 
 static int push_result(lua_State *L, struct operation *op)
 {
-  return operation_unread(op) > 0 ? push_next(L, op)
-                                  : outcome_push(L, &op->outcome);
+  if (operation_unread(op) > 0)
+    return push_next(L, op);
+  op->flags = op->outcome.flags;
+  return outcome_push(L, &op->outcome);
 }
 
 static bool has_failed(const struct operation *op)
@@ -424,6 +427,26 @@ static int cancellation_status(lua_State *L)
   return 1;
 }
 
+/* op:flags() -> IORING_CQE_F_* of the result that was handed out last; 0
+** before the first */
+static int operation_flags(lua_State *L)
+{
+  lua_pushinteger(L, tooperation(L)->flags);
+  return 1;
+}
+
+/* progress(op) -> is there something to come that was not handed out yet? was
+** cancel asked for? is it multishot? */
+static int operation_progress(lua_State *L)
+{
+  const struct operation *op = tooperation(L);
+  lua_pushboolean(L, op->event != NULL || operation_unread(op) > 0 ||
+                         op->outcome.state == OUTCOME_READY);
+  lua_pushboolean(L, op->cancelled);
+  lua_pushboolean(L, op->multishot);
+  return 3;
+}
+
 static int operation_tostring(lua_State *L)
 {
   struct operation *op = tooperation(L);
@@ -508,6 +531,7 @@ static const luaL_Reg operation_methods[] = {
     {"status", operation_status},
     {"results", operation_results},
     {"notification", operation_notification},
+    {"flags", operation_flags},
     {NULL, NULL},
 };
 
@@ -542,4 +566,7 @@ void operation_register(lua_State *L)
   lua_setfield(L, -2, "prepare");
   lua_pushcfunction(L, operation_link);
   lua_setfield(L, -2, "link");
+  lua_pushcfunction(L, operation_progress);
+  lua_setfield(L, -2, "progress");
+  prepare_register(L);
 }

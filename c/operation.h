@@ -19,6 +19,7 @@ struct operation {
   bool until_end;         /* who waits, waits for the memory */
   bool cancelled;         /* cancel was asked for */
   bool reuses;            /* one Buffer for all results */
+  uint32_t flags;         /* of the result that was handed out last */
   struct results results; /* of a multishot operation */
 };
 
@@ -75,8 +76,11 @@ int operation_call(lua_State *L, struct ring *r, const struct row *row);
 int operation_await_ready(lua_State *L, struct operation *op, lua_KFunction k);
 int operation_await_k(lua_State *L, int status, lua_KContext ctx);
 
-/* ring:prepare(name, …) -> Operation */
+/* ring:prepare(name | object, …) -> Operation */
 int operation_prepare(lua_State *L);
+
+/* Sets functions `prepare_for` and `preparer` of the module on the top. */
+void prepare_register(lua_State *L);
 
 /* ring:link { op, op, …, hard = false } */
 int operation_link(lua_State *L);

@@ -17,6 +17,7 @@
 #include "pool.h"
 #include "provided.h"
 #include "ring_parts.h"
+#include "skip.h"
 #include "task.h"
 #include "timer.h"
 
@@ -74,6 +75,7 @@ void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
 {
   cancel_settled(r, e);
   again_leave(r, e);
+  skip_leave(e);
   if (e->flags & EVENT_DRAIN && !(e->flags & EVENT_BACKLOG))
     r->draining = false;
   res = result_of(e, res);
@@ -120,6 +122,7 @@ static void progress(struct ring *r, struct event *e, const struct result *one)
 {
   if (e->op != NULL && operation_is_multishot(e->op)) {
     again_proven(r, e);
+    again_fired(e);
     if (!operation_deliver(e->op, one)) {
       ring_lose(r, e, one); /* no memory to keep it */
       ring_cancel(r, e);
@@ -129,6 +132,8 @@ static void progress(struct ring *r, struct event *e, const struct result *one)
   } else if (e->flags & EVENT_RESULT || (!e->task && !e->op)) {
     ring_lose(r, e, one);
   } else {
+    struct data data = one->data; /* that of a raw SQE, which wants one */
+    data_drop(&data);
     e->res = one->res;
     e->flags |= EVENT_RESULT;
     if (e->flags & EVENT_ZERO_COPY)
@@ -146,7 +151,7 @@ static void claim(struct ring *r, const struct event *e, struct result *one)
     one->data.shape = DATA_NUMBER;
     return;
   }
-  pool_claim(e->again.pool, one->res, one->flags, &one->data);
+  pool_claim(e->again.pool, e, one->res, one->flags, &one->data);
   one->data.shape = event_data_shape(e->flags);
 }
 
@@ -164,6 +169,8 @@ static void complete(lua_State *L, struct ring *r,
 {
   struct event *e = event_find(&r->events, cqe->user_data);
   struct result one = {cqe->res, cqe->flags, NO_DATA};
+  if (e != NULL && e->flags & EVENT_GROUPED)
+    skip_conclude(L, r, e);
   if (e != NULL && cqe->flags & IORING_CQE_F_BUFFER)
     claim(r, e, &one);
   if (e == NULL && cancel_is_request(r, cqe->user_data))
@@ -195,9 +202,14 @@ unsigned ring_reap(lua_State *L, struct ring *r, unsigned most)
 int ring_submit(lua_State *L, struct ring *r)
 {
   unsigned to_submit;
+  int rc;
   queue_refill(L, r);
   to_submit = queue_publish(r);
-  return to_submit ? ring_enter(r, to_submit, 0, 0) : 0;
+  if (to_submit == 0)
+    return 0;
+  rc = ring_enter(r, to_submit, 0, 0);
+  skip_check_whole(r);
+  return rc;
 }
 
 static bool cq_empty(const struct ring *r)
@@ -247,6 +259,7 @@ int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
   wait = wait && all && completed == r->stats.completed && cq_empty(r);
   to_submit = queue_publish(r);
   rc = ring_enter(r, to_submit, wait, deadline_ns);
+  skip_check_whole(r);
   if (rc == -EAGAIN || rc == -EBUSY || (!all && queue_room(r) == 0))
     rc = wait_out_pressure(r, deadline_ns);
   if (rc == -EBADR) /* the kernel had no memory to keep a CQE */

@@ -98,7 +98,6 @@ struct ring {
   unsigned nbuffers;
   struct pool *pools;
   struct provision *provisions; /* newest first */
-  bool collected;               /* garbage, for an empty pool's sake */
   bool lacks_bundles, has_incremental, lacks_incremental;
   lua_Number drain_timeout;
   uint8_t supported[32]; /* a bit for each opcode of the kernel */

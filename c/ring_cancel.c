@@ -51,6 +51,7 @@ static void withdraw_from_sq(struct ring *r, struct event *e)
   sqe->opcode = IORING_OP_NOP;
   sqe->flags = links;
   sqe->user_data = event_user_data(e);
+  e->flags &= ~EVENT_SKIPS;
   if (links) { /* the next of the group is the next in the SQ */
     unsigned back = (unsigned)(r->queued - e->order);
     unsigned next = r->io.sq.sqe_tail - back + 1;

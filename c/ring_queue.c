@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "ring_parts.h"
+#include "skip.h"
 #include "task.h"
 
 /*
@@ -86,6 +87,11 @@ bool ring_grow_backlog(struct ring *r)
   return true;
 }
 
+void queue_put(struct ring *r, struct event *e, const struct io_uring_sqe *sqe)
+{
+  put_into_sq(r, e, queue_next_sqe(r), sqe);
+}
+
 void ring_queue(struct ring *r, struct event *e,
                 const struct io_uring_sqe *sqe)
 {
@@ -110,11 +116,6 @@ void ring_queue(struct ring *r, struct event *e,
 ** backlog, and go into the SQ when their last member is there and all have
 ** room.
 */
-
-static struct io_uring_sqe *backlog_at(const struct backlog *b, unsigned i)
-{
-  return &b->sqes[(b->head + i) & (b->size - 1)];
-}
 
 /* Members of the group that begins at place `i` of the backlog, the last of
 ** which is linked to nothing; 0: that one is still to come. */
@@ -156,9 +157,18 @@ static void unqueue(struct ring *r)
   b->sqes[b->head] = *sqe;
   b->count++;
   e->flags |= EVENT_BACKLOG;
+  skip_undo(e);
   if (e->flags & EVENT_DRAIN)
     r->draining = false;
   r->unpublished--;
+}
+
+/* Is the newest SQE in the SQ linked to one that has been taken out? */
+static bool is_open_ended(const struct ring *r)
+{
+  const struct io_uring_sq *sq = &r->io.sq;
+  return r->queued > r->published &&
+         sq->sqes[(sq->sqe_tail - 1) & sq->ring_mask].flags & SQE_LINKS;
 }
 
 /* Where in the backlog the event's SQE is; the event is there. */
@@ -186,16 +196,18 @@ const char *ring_link(struct ring *r, struct event *const events[],
   while (b->size - b->count < r->io.sq.ring_entries)
     if (!ring_grow_backlog(r))
       return "not enough memory";
-  while (!(events[0]->flags & EVENT_BACKLOG))
+  while (!(events[0]->flags & EVENT_BACKLOG) || is_open_ended(r))
     unqueue(r);
   first = backlog_find(b, events[0]);
   for (unsigned i = 1; i < count; i++)
     if (first + i >= b->count ||
         backlog_at(b, first + i)->user_data != event_user_data(events[i]))
       return "operations to be linked must be prepared one after the other";
-  for (unsigned i = 0; i + 1 < count; i++)
+  for (unsigned i = 0; i + 1 < count; i++) {
     backlog_at(b, first + i)->flags |=
         hard ? IOSQE_IO_HARDLINK : IOSQE_IO_LINK;
+    events[i]->flags |= EVENT_LINKED;
+  }
   return NULL;
 }
 
@@ -207,7 +219,8 @@ const char *ring_link(struct ring *r, struct event *const events[],
 static bool held_back(const struct ring *r, const struct event *e)
 {
   return r->draining ||
-         (e->flags & EVENT_DRAIN && (r->in_flight > 0 || r->unpublished > 0));
+         (e->flags & EVENT_DRAIN &&
+          (r->in_flight > 0 || r->unpublished > 0 || r->resting > 0));
 }
 
 /* Takes those that were withdrawn out of the backlog, wherever they stand,
@@ -253,7 +266,7 @@ static void advance_backlog(struct ring *r)
   b->head = (b->head + 1) & (b->size - 1);
   b->count--;
   e->flags &= ~EVENT_BACKLOG;
-  put_into_sq(r, e, queue_next_sqe(r), sqe);
+  queue_put(r, e, sqe);
 }
 
 /* False: some must wait for the SQ to be handed over. */
@@ -267,6 +280,8 @@ static bool refill_backlog(struct ring *r)
       return true; /* waits for something else than room */
     if (queue_room(r) < n)
       return false;
+    if (n > 1)
+      skip_arrange(r, n);
     for (; n > 0; n--)
       advance_backlog(r);
   }
@@ -278,9 +293,7 @@ bool queue_refill(lua_State *L, struct ring *r)
   bool all;
   if (r->withdrawn > 0)
     sweep_withdrawn(L, r);
-  if (r->waking.head != NULL)
-    again_refill(L, r);
-  all = cancel_refill(r) && refill_backlog(r);
+  all = again_refill(L, r) && cancel_refill(r) && refill_backlog(r);
   if (!queue_empty(&r->space) && r->backlog.count < r->backlog.limit)
     tasks_wake_some(&r->space, r->backlog.limit - r->backlog.count);
   return all;

@@ -103,17 +103,18 @@ struct row {
   uint8_t result;   /* enum result_kind */
   uint16_t options; /* enum row_option, besides async and drain */
   bool yields_fd;
-  bool registered;   /* the data is in a registered Buffer */
-  bool pools;        /* takes a Pool in the place of a Buffer */
-  bool multishot;    /* always */
-  bool streams;      /* 0 bytes are the end of what it receives */
-  bool zero_copy;    /* the result comes before the memory is given back */
-  uint8_t command;   /* of a socket */
-  uint8_t sqe_flags; /* IOSQE_* that it cannot do without */
-  uint8_t room;      /* the SQE field that points at what it fills; 0: none */
-  uint8_t came_with; /* an opcode as new as it is, where its own is older */
-  uint32_t preset;   /* flags that the operation stands for by itself */
-  const char *since; /* the kernel that brought it, where newer than 6.1 */
+  bool registered;    /* the data is in a registered Buffer */
+  bool pools;         /* takes a Pool in the place of a Buffer */
+  bool streams;       /* 0 bytes are the end of what it receives */
+  bool multishot;     /* always */
+  bool fails_quietly; /* and what is linked to it goes on */
+  bool zero_copy;     /* the result comes before the memory is given back */
+  uint8_t command;    /* of a socket */
+  uint8_t sqe_flags;  /* IOSQE_* that it cannot do without */
+  uint8_t room;       /* the SQE field that points at what it fills; 0: none */
+  uint8_t came_with;  /* an opcode as new as it is, where its own is older */
+  uint32_t preset;    /* flags that the operation stands for by itself */
+  const char *since;  /* the kernel that brought it, where newer than 6.1 */
   /* The same by system calls, for a kernel without it: result or -errno. */
   by_call *by_system_call;
   struct arg args[MAX_ARGS + 1];
