@@ -10,10 +10,12 @@
 #include <limits.h>
 #include <string.h>
 
+#include "message.h"
 #include "near.h"
 #include "operation.h"
 #include "options.h"
 #include "reader.h"
+#include "registered.h"
 #include "ring_object.h"
 #include "sockaddr.h"
 #include "timer.h"
@@ -246,15 +248,28 @@ static void read_ring(struct reader *in, const struct arg *a)
   in->q->sqe.fd = ring_object_open(in->L, i)->io.ring_fd;
 }
 
-/* What arrives at the other ring is a CQE with this user_data.  One that named
-** an event there would end an operation that the kernel still works on, so
-** the number is the generation of a slot that no event has. */
-#define MESSAGE_SLOT ((uint64_t)INT32_MAX)
-
 static void read_data_word(struct reader *in, const struct arg *a)
 {
   lua_Integer n = args_integer(in, a, in->index++, 0, UINT32_MAX);
-  in->q->sqe.off = (uint64_t)n << 32 | MESSAGE_SLOT;
+  in->q->sqe.off = message_user_data((uint32_t)n);
+}
+
+/* A file to be sent to another ring: where this ring has it, */
+static void read_source_slot(struct reader *in, const struct arg *a)
+{
+  in->q->sqe.addr = IORING_MSG_SEND_FD;
+  in->q->sqe.addr3 =
+      (uint64_t)args_integer(in, a, in->index++, 0, FILES_MAX - 1);
+}
+
+/* and where the other is to, */
+static void read_target_slot(struct reader *in, const struct arg *a)
+{
+  if (args_left_out(in))
+    in->q->sqe.file_index = IORING_FILE_INDEX_ALLOC;
+  else
+    in->q->sqe.file_index =
+        1 + (uint32_t)args_integer(in, a, in->index++, 0, FILES_MAX - 1);
 }
 
 void args_address(struct reader *in, const struct arg *a)
@@ -293,6 +308,8 @@ static read_one *const readers[] = {
     [ARG_TARGET] = read_target,
     [ARG_RING] = read_ring,
     [ARG_DATA_WORD] = read_data_word,
+    [ARG_SOURCE_SLOT] = read_source_slot,
+    [ARG_TARGET_SLOT] = read_target_slot,
     [ARG_HOW] = read_how,
     [ARG_EVENTS] = read_events,
     [ARG_MESSAGE_IN] = args_read_message_in,

@@ -39,6 +39,7 @@ static const struct named_option {
     {NAME("buffer_group"), OPTION_NUMBER, OPTION_BUFFER_GROUP},
     {NAME("direct"), OPTION_PLACE, OPTION_DIRECT},
     {NAME("skip_success"), OPTION_FLAG, OPTION_SKIP_SUCCESS},
+    {NAME("eager"), OPTION_FLAG, OPTION_EAGER},
 };
 
 /* Can the descriptor be an index of a registered file?  epoll_ctl takes none.
@@ -53,7 +54,8 @@ static uint16_t fixed_file(const struct row *row)
 static uint16_t allowed_options(const struct row *row)
 {
   uint16_t allowed = fixed_file(row) | row->options | OPTION_ASYNC |
-                     OPTION_DRAIN | OPTION_LINK | OPTION_HARDLINK;
+                     OPTION_DRAIN | OPTION_LINK | OPTION_HARDLINK |
+                     OPTION_EAGER;
   if (row->pools)
     allowed |= OPTION_COPY | OPTION_BUFFER_GROUP | OPTION_REUSE;
   if (row->args[0].kind != ARG_RAW) /* whose success nobody knows */
@@ -290,6 +292,17 @@ static void name_fixed_file(struct request *q)
   }
 }
 
+/* Its SQE is handed over at once, which a group can only be as a whole. */
+static void make_eager(lua_State *L, struct request *q)
+{
+  if (q->sqe.flags & SQE_LINKS)
+    luaL_error(L,
+               "option 'eager' of %s: an operation that is linked to the next "
+               "has to wait for it",
+               q->row->name);
+  q->eager = true;
+}
+
 /* What it opens goes into a slot, this one or (-1) any that is empty.  A pipe
 ** takes this one and the next, and tells both apart from the result. */
 static void make_direct(lua_State *L, struct request *q, int place)
@@ -339,6 +352,8 @@ void args_apply_options(lua_State *L, struct request *q,
     luaL_error(L, "recvmsg: with multishot, control is a number of bytes");
   if (q->control_room > 0 && !q->multishot)
     luaL_error(L, "recvmsg: without multishot, control is a Buffer");
+  if (set & OPTION_EAGER)
+    make_eager(L, q);
   if (set & OPTION_SKIP_SUCCESS && skip_suits(q))
     q->event_flags |= EVENT_SKIPS;
   /* the peer's address is there to be had unless it is not wanted; a

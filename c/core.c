@@ -19,6 +19,7 @@
 #include "constants.h"
 #include "coroutine.h"
 #include "errors.h"
+#include "gather.h"
 #include "near.h"
 #include "op.h"
 #include "operation.h"
@@ -200,6 +201,7 @@ int luaopen_uring_core(lua_State *L)
   system_register(L);
   buffer_register(L, core);
   operation_register(L);
+  gather_register(L, core);
   pool_register(L, core);
   options_register(L, core);
   call_register(L, core);

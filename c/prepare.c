@@ -10,9 +10,8 @@
 
 #define GROUP_MAX 128 /* operations that one call of link takes */
 
-/* Pushes a handle that has no operation yet; the ring is at `ring_index`. */
-static struct operation *push_handle(lua_State *L, struct core *core,
-                                     int ring_index)
+struct operation *operation_push(lua_State *L, struct core *core,
+                                 int ring_index)
 {
   struct operation *op;
   ring_index = lua_absindex(L, ring_index);
@@ -25,16 +24,20 @@ static struct operation *push_handle(lua_State *L, struct core *core,
   return op;
 }
 
+void operation_open_results(lua_State *L, struct operation *op)
+{
+  if (!results_open(op->core, &op->results))
+    luaL_error(L, "not enough memory");
+  op->multishot = true;
+}
+
 /* Makes the request the operation of a handle. */
 static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
                         struct request *q)
 {
   struct event *e;
-  if (q->multishot) {
-    if (!results_open(r->core, &op->results))
-      luaL_error(L, "not enough memory");
-    op->multishot = true;
-  }
+  if (q->multishot)
+    operation_open_results(L, op);
   if (q->sqe.flags & SQE_LINKS && ring_group_is_full(r))
     luaL_error(L,
                "a group of linked operations is longer than the ring has "
@@ -50,18 +53,24 @@ static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
   e->op = op;
   op->ring = r;
   op->event = e;
+  if (q->eager) /* a hint: whatever comes of it, the next step repeats it */
+    (void)ring_submit(L, r);
+}
+
+static void step(lua_State *L, struct ring *r)
+{
+  int rc = ring_step(L, r, true, UINT64_MAX);
+  if (rc < 0)
+    luaL_error(L, "io_uring_enter: %s", strerror(-rc));
+  core_breathe(L, r->core);
 }
 
 /* The backlog is at its bound and this is no task of the ring's own: hands
 ** over and reaps until there is room. */
 static void make_room(lua_State *L, struct ring *r)
 {
-  while (!ring_has_room(r)) {
-    int rc = ring_step(L, r, true, UINT64_MAX);
-    if (rc < 0)
-      luaL_error(L, "io_uring_enter: %s", strerror(-rc));
-    core_breathe(L, r->core);
-  }
+  while (!ring_has_room(r))
+    step(L, r);
 }
 
 /* Is this call in a task that can wait for room in the ring? */
@@ -101,7 +110,7 @@ static int prepare(lua_State *L, bool may_wait, bool owned, lua_KFunction k)
     return task_park(L, t, &r->space, k, (lua_KContext)t);
   }
   make_room(L, r);
-  op = push_handle(L, r->core, 1);
+  op = operation_push(L, r->core, 1);
   lua_insert(L, 3); /* ring; name; handle; [owner;] arguments */
   op_request(L, r->core, row, owned ? 5 : 4, &q);
   if (owned)
@@ -182,7 +191,27 @@ int operation_prepare(lua_State *L)
   return prepare(L, true, false, prepare_k);
 }
 
+/* reserve(ring, n) -> is there room for n operations without waiting for it?
+** In a task that could wait it tells; elsewhere it makes room. */
+static int reserve(lua_State *L)
+{
+  struct ring *r = ring_object_open(L, 1);
+  lua_Integer n = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, n >= 0 && n <= r->backlog.limit, 2,
+                "more operations at once than the backlog takes");
+  while (r->backlog.limit - r->backlog.count < n || ring_is_crowded(r)) {
+    if (can_wait_for_room(L, r)) {
+      lua_pushboolean(L, 0);
+      return 1;
+    }
+    step(L, r);
+  }
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
 static const luaL_Reg prepare_functions[] = {
+    {"reserve", reserve},
     {"prepare_for", prepare_for},
     {"preparer", preparer},
     {NULL, NULL},
@@ -216,7 +245,7 @@ int operation_call(lua_State *L, struct ring *r, const struct row *row)
   struct request q;
   make_room(L, r);
   lua_rawgeti(L, LUA_REGISTRYINDEX, r->core->home_ref);
-  op = push_handle(L, r->core, -1);
+  op = operation_push(L, r->core, -1);
   lua_remove(L, -2); /* the handle keeps the ring */
   lua_insert(L, 1);
   op_request(L, r->core, row, 2, &q);

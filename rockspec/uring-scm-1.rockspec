@@ -32,10 +32,12 @@ external_dependencies = {
 build = {
   type = "builtin",
   modules = {
+    ["uring.blame"] = "lua/uring/blame.lua",
     ["uring.custom"] = "lua/uring/custom.lua",
     ["uring.descriptor"] = "lua/uring/descriptor.lua",
     ["uring.file"] = "lua/uring/file.lua",
     ["uring"] = "lua/uring/init.lua",
+    ["uring.operation_loop"] = "lua/uring/operation_loop.lua",
     ["uring.options"] = "lua/uring/options.lua",
     ["uring.reader"] = "lua/uring/reader.lua",
     ["uring.readiness"] = "lua/uring/readiness.lua",
@@ -61,7 +63,9 @@ build = {
         "c/driver_kernel.c",
         "c/errors.c",
         "c/event.c",
+        "c/gather.c",
         "c/loop.c",
+        "c/message.c",
         "c/multishot.c",
         "c/near.c",
         "c/op.c",

@@ -24,6 +24,7 @@
 -- that from being dropped: the operation then goes on until it ends by itself.)
 -- @module uring.custom
 
+local blame = require "uring.blame"
 local core = require "uring.core"
 
 local ECANCELED = core.errno.ECANCELED
@@ -47,11 +48,6 @@ local fields = {
 
 local recorders = {} -- name of an operation → function(sqe, …)
 
--- An error without the place in this file that it comes from.
-local function stripped(err)
-  return type(err) == "string" and err:gsub("^[^\n]-uring/custom%.lua:%d+: ", "") or err
-end
-
 local function recorder(name)
   return function(sqe, ...)
     if getmetatable(sqe) ~= Sqe then
@@ -74,7 +70,7 @@ function Sqe.__index(_, name)
   if not fn then
     local known, message = pcall(index, core.op, name)
     if not known then
-      error(stripped(message), 2)
+      blame(message, 2)
     end
     fn = recorder(name)
     recorders[name] = fn
@@ -355,7 +351,7 @@ function M.prepare(ring, object, ...)
   local call = filling(object, sqe)
   local prepared, operation = pcall(core.prepare_for, ring, call[1], object, table.unpack(call, 2, call.n))
   if not prepared then
-    error(stripped(operation), 3)
+    error(operation, 3)
   end
   local _, _, multishot = core.progress(operation)
   return setmetatable({

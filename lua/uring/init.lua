@@ -11,6 +11,7 @@
 local core = require "uring.core"
 local custom = require "uring.custom"
 local file = require "uring.file"
+local operation_loop = require "uring.operation_loop"
 local readiness = require "uring.readiness"
 local socket = require "uring.socket"
 local waiter = require "uring.waiter"
@@ -46,6 +47,8 @@ local M = {
   -- `timer:deadline()`, `timer:close()`.  A wait costs no operation.
   timer = core.timer;
   readiness = readiness.new;
+  operation = operation_loop.new;
+  run_operations = operation_loop.run;
   waiter = waiter.new;
   current = core.current;
   on_error = core.on_error;
