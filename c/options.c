@@ -7,12 +7,16 @@
 
 #include "reader.h"
 
+/* Those of the last call of `options` are known by their address: most calls
+** that are made often share one. */
 const struct options *options_test(lua_State *L, const struct core *core,
                                    int index)
 {
   const struct options *o = lua_touserdata(L, index);
   bool same;
-  if (o == NULL || !lua_getmetatable(L, index))
+  if (o == NULL || o == core->options_last)
+    return o;
+  if (!lua_getmetatable(L, index))
     return NULL;
   same = lua_topointer(L, -1) == core->options_meta;
   lua_pop(L, 1);
@@ -34,7 +38,17 @@ static int options_new(lua_State *L)
   memset(o, 0, sizeof *o);
   args_read_options(&in, o);
   luaL_setmetatable(L, OPTIONS_TYPE);
+  core_upvalue(L)->options_last = o;
   return 1;
+}
+
+/* The address may be another object's from now on. */
+static int options_gc(lua_State *L)
+{
+  struct core *core = core_upvalue(L);
+  if (core->options_last == luaL_checkudata(L, 1, OPTIONS_TYPE))
+    core->options_last = NULL;
+  return 0;
 }
 
 static int options_tostring(lua_State *L)
@@ -50,7 +64,11 @@ void options_register(lua_State *L, struct core *core)
   core->options_meta = lua_topointer(L, -1);
   lua_pushcfunction(L, options_tostring);
   lua_setfield(L, -2, "__tostring");
+  lua_pushlightuserdata(L, core);
+  lua_pushcclosure(L, options_gc, 1);
+  lua_setfield(L, -2, "__gc");
   lua_pop(L, 1);
-  lua_pushcfunction(L, options_new);
+  lua_pushlightuserdata(L, core);
+  lua_pushcclosure(L, options_new, 1);
   lua_setfield(L, -2, "options");
 }

@@ -111,6 +111,19 @@ describe("options that are read once", function()
     assert.are.equal(0, uring.op.nop(options, nil))
   end)
 
+  it("are not mistaken for what comes after them", function()
+    local older, newer = uring.options { async = true }, uring.options { fixed_file = true }
+    assert.are.equal(0, uring.op.nop(older))
+    assert.is_truthy(helper.error_of(uring.prepare, "nop", newer):find("unknown option 'fixed_file' of nop", 1, true))
+    newer = nil -- luacheck: ignore
+    helper.collect()
+    for _ = 1, 100 do -- one of them has its place
+      local err = helper.error_of(uring.prepare, "nop", uring.buffer(1))
+      assert.is_truthy(err:find("too many arguments to 'nop'", 1, true), err)
+    end
+    assert.are.equal(0, uring.op.nop(older))
+  end)
+
   it("say what they are", function()
     assert.are.equal("options (async fixed_file)", tostring(uring.options { fixed_file = true, async = false }))
     assert.are.equal("options ()", tostring(uring.options {}))

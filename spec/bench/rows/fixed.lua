@@ -22,6 +22,6 @@ return function(h)
       { name = "plain", measure = ours() },
       { name = "of 16384", measure = ours("fixed", MANY) },
     },
-    budgets = { { peer = "plain", figure = "rate", at_least = 1.0 } },
+    budgets = { { peer = "plain", figure = "cpu", at_least = 1.0 } },
   }
 end
