@@ -13,6 +13,7 @@
 #include "message.h"
 #include "near.h"
 #include "operation.h"
+#include "options.h"
 #include "reader.h"
 #include "registered.h"
 #include "ring_object.h"
@@ -75,11 +76,19 @@ bool args_missing(const struct reader *in)
   return in->index > in->last || lua_isnil(in->L, in->index);
 }
 
+bool args_has_options(struct reader *in)
+{
+  if (in->options == NULL && lua_type(in->L, in->index) == LUA_TUSERDATA)
+    in->options = options_test(in->L, in->q->core, in->index);
+  return in->options != NULL;
+}
+
 /* An optional argument that is not given.  A table in its place is the table
 ** of options: the rest is not given either. */
 bool args_left_out(struct reader *in)
 {
-  if (in->index <= in->last && lua_istable(in->L, in->index))
+  if (in->index <= in->last &&
+      (lua_istable(in->L, in->index) || args_has_options(in)))
     return true;
   if (!args_missing(in))
     return false;
@@ -318,6 +327,8 @@ static read_one *const readers[] = {
     [ARG_EPOLL_EVENT] = args_read_epoll_event,
     [ARG_OPTION_ROOM] = args_read_option_room,
     [ARG_OPTION_VALUE] = args_read_option_value,
+    [ARG_POOL] = args_read_pool,
+    [ARG_PIECES] = args_read_pieces,
     [ARG_COMMAND] = args_read_command,
     [ARG_FILES] = args_read_files,
     [ARG_FIRST_SLOT] = args_read_first_slot,
@@ -333,19 +344,18 @@ static void check_no_more(struct reader *in)
 
 void args_read(lua_State *L, struct request *q, int first)
 {
-  struct reader in = {L, q, first, lua_gettop(L)};
+  struct reader in = {L, q, first, lua_gettop(L), NULL};
   struct options options = {0};
   for (const struct arg *a = q->row->args; a->kind != ARG_END; a++)
-    if (a->optional && a->kind == ARG_INTEGER && in.index > in.last)
+    if (a->optional && a->kind == ARG_INTEGER &&
+        (in.index > in.last || in.options != NULL))
       args_default(q, a); /* most calls end before the last arguments */
     else
       readers[a->kind](&in, a);
   if (in.index <= in.last) {
-    luaL_checkstack(L, 8, "too many arguments");
-    if (lua_istable(L, in.index))
-      args_read_options(&in, &options);
+    args_take_options(&in, &options);
     check_no_more(&in);
   }
-  if (q->row->options || options.set)
+  if (options.set || args_has_special(q, 0))
     args_apply_options(L, q, &options);
 }

@@ -9,9 +9,13 @@
 #include <sys/uio.h>
 
 #include "near.h"
+#include "pool.h"
 
 /* The most that one read or write moves (MAX_RW_COUNT in the kernel). */
 #define LENGTH_MAX ((lua_Integer)0x7ffff000)
+
+/* Bytes of control data before each message in a pool's buffer. */
+#define CONTROL_MAX 4096
 
 #define VECTOR_MAX 1024u /* IOV_MAX, the kernel's UIO_MAXIOV */
 
@@ -92,6 +96,49 @@ void args_lend(struct reader *in, const struct buffer *b, size_t size,
   q->writes = writes;
 }
 
+/* Takes from a pool in the place of a Buffer. */
+static void take_from(struct reader *in, struct pool *pool)
+{
+  struct request *q = in->q;
+  if (!pool->open)
+    luaL_error(in->L, "attempt to use a closed pool");
+  q->pool = pool;
+  q->size = pool->size;
+  q->event_flags |= EVENT_SELECTS;
+  q->sqe.flags |= IOSQE_BUFFER_SELECT;
+  q->sqe.buf_group = pool->group;
+}
+
+/* Is the next argument a Pool, or is it left out, so that an option has to
+** name a group of buffers? */
+static bool read_pool(struct reader *in)
+{
+  struct pool *pool = NULL;
+  if (in->index <= in->last)
+    pool = pool_test(in->L, in->q->core, in->index);
+  if (pool != NULL) {
+    take_from(in, pool);
+    in->index++;
+    return true;
+  }
+  in->q->needs_pool = in->index < in->last && lua_isnil(in->L, in->index);
+  in->index += in->q->needs_pool;
+  return in->q->needs_pool;
+}
+
+void args_read_pool(struct reader *in, const struct arg *a)
+{
+  if (!read_pool(in))
+    args_bad_type(in, a, in->index, "Pool");
+}
+
+/* Of most calls it is a Buffer: that is looked for first. */
+static bool is_no_buffer(const struct reader *in)
+{
+  return in->index > in->last ||
+         buffer_test(in->L, in->q->core, in->index) == NULL;
+}
+
 static void read_buffer(struct reader *in, const struct arg *a)
 {
   struct buffer *b = args_buffer(in, a, in->index++, "Buffer");
@@ -114,6 +161,16 @@ static void read_data(struct reader *in, const struct arg *a)
   }
 }
 
+/* How much of a buffer of the pool may be used; 0: all of it. */
+static void read_pool_length(struct reader *in)
+{
+  struct request *q = in->q;
+  if (args_left_out(in))
+    return;
+  q->sqe.len = (uint32_t)args_length(in, q->pool != NULL ? q->size
+                                                         : (size_t)LENGTH_MAX);
+}
+
 void args_read_length(struct reader *in, const struct arg *a)
 {
   struct request *q = in->q;
@@ -124,16 +181,35 @@ void args_read_length(struct reader *in, const struct arg *a)
 
 void args_read_buffer(struct reader *in, const struct arg *a)
 {
+  if (in->q->row->pools && is_no_buffer(in) && read_pool(in)) {
+    read_pool_length(in);
+    return;
+  }
   read_buffer(in, a);
   args_read_length(in, a);
 }
 
 void args_read_data(struct reader *in, const struct arg *a)
 {
+  if (in->q->row->pools && is_no_buffer(in) && read_pool(in)) {
+    read_pool_length(in);
+    return;
+  }
   read_data(in, a);
   args_read_length(in, a);
   if (in->q->keep != 0)
     in->q->string_bytes = in->q->size;
+}
+
+/* How many pieces of sqe->len bytes the Buffer is to be cut into. */
+void args_read_pieces(struct reader *in, const struct arg *a)
+{
+  struct request *q = in->q;
+  lua_Integer n = args_integer(in, a, in->index++, 1, UINT16_MAX);
+  if ((size_t)n * q->sqe.len > q->size)
+    args_bad(in, a, "the Buffer has not so many bytes");
+  q->size = (size_t)n * q->sqe.len;
+  q->sqe.fd = (int)n;
 }
 
 /* As Buffer and data, but the length is an argument further on. */
@@ -232,13 +308,16 @@ static void read_message_data(struct reader *in, const struct arg *a,
   lua_State *L = in->L;
   int type = lua_getfield(L, message, "data");
   int data = lua_gettop(L);
+  struct pool *pool = writes ? pool_test(L, in->q->core, data) : NULL;
   if (type == LUA_TTABLE) {
     copy_members(in, a, data, member_count(in, a, data), !writes);
     return;
   }
   lua_createtable(L, 2, 0);
   in->q->vector = lua_gettop(L);
-  if (type != LUA_TNIL) { /* a message may be empty */
+  if (pool != NULL) {
+    take_from(in, pool);
+  } else if (type != LUA_TNIL) { /* a message may be empty */
     lua_pushvalue(L, data);
     args_take_member(in, a, !writes, 1);
     in->q->nvec = 1;
@@ -248,8 +327,17 @@ static void read_message_data(struct reader *in, const struct arg *a,
 static void read_message_control(struct reader *in, const struct arg *a,
                                  int message, bool writes)
 {
-  if (lua_getfield(in->L, message, "control") == LUA_TNIL)
+  static const struct arg control = {.name = "control"};
+  struct reader one = *in;
+  int type = lua_getfield(in->L, message, "control");
+  if (type == LUA_TNIL)
     return;
+  one.last = lua_gettop(in->L);
+  if (in->q->pool != NULL && type == LUA_TNUMBER) {
+    in->q->control_room =
+        (uint16_t)args_integer(&one, &control, one.last, 0, CONTROL_MAX);
+    return;
+  }
   args_take_member(in, a, !writes, ++in->q->nvec);
   in->q->has_control = true;
 }

@@ -221,6 +221,8 @@ static void check_raw_flags(struct reader *in)
   struct request *q = in->q;
   if (q->sqe.flags & IOSQE_CQE_SKIP_SUCCESS)
     args_bad(in, &flags, "an operation without a completion would never end");
+  if (q->sqe.flags & IOSQE_BUFFER_SELECT)
+    q->event_flags |= EVENT_SELECTS;
   if (q->sqe.flags & IOSQE_IO_DRAIN) { /* see the backlog in ring.c */
     q->sqe.flags &= (uint8_t)~IOSQE_IO_DRAIN;
     q->event_flags |= EVENT_DRAIN;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "event.h"
+#include "pool.h"
 
 #define PAGE           4096u
 #define SIZE_MAX_BYTES ((lua_Integer)1 << 40)
@@ -31,6 +32,7 @@ static struct block *block_new(struct core *core, size_t size)
   data = (uintptr_t)(b + 1);
   data = (data + align - 1) & ~(uintptr_t)(align - 1);
   b->core = core;
+  b->pool = NULL;
   b->refs = 1;
   b->footprint = footprint;
   b->size = size;
@@ -41,7 +43,11 @@ static struct block *block_new(struct core *core, size_t size)
 
 void block_unref(struct block *b)
 {
-  if (--b->refs == 0)
+  if (--b->refs > 0)
+    return;
+  if (b->pool != NULL)
+    pool_take_back(b);
+  else
     mem_free(b->core, b, b->footprint);
 }
 
@@ -98,6 +104,8 @@ void loan_close(struct loan *loan)
 
 int loan_error(lua_State *L, const char *operation, int fd)
 {
+  if (fd < 0)
+    return luaL_error(L, "buffer is lent to the kernel (%s)", operation);
   return luaL_error(L, "buffer is lent to the kernel (%s on fd %d)", operation,
                     fd);
 }
@@ -105,6 +113,9 @@ int loan_error(lua_State *L, const char *operation, int fd)
 /*
 ** The Buffer object
 */
+
+/* Registry key of its metatable, which is looked up faster than its name. */
+static const char buffer_key = 'b';
 
 /* As luaL_testudata, without looking the type's name up: every read and write
 ** comes by here. */
@@ -121,7 +132,8 @@ struct buffer *buffer_test(lua_State *L, const struct core *core, int index)
 
 static struct buffer *tobuffer(lua_State *L)
 {
-  return luaL_checkudata(L, 1, BUFFER_TYPE);
+  struct buffer *b = core_self(L);
+  return b != NULL ? b : luaL_checkudata(L, 1, BUFFER_TYPE);
 }
 
 static struct buffer *open_buffer(lua_State *L)
@@ -143,14 +155,21 @@ static void check_access(lua_State *L, const struct buffer *b, size_t from,
     loan_error(L, event_name(l->event), l->event->fd);
 }
 
-/* A new Buffer on the stack, closed until it gets its block: an error in
-** between leaves a consistent object. */
-static struct buffer *push_closed(lua_State *L)
+const void *buffer_read_access(lua_State *L, const struct buffer *b)
+{
+  if (b->block == NULL)
+    luaL_error(L, "attempt to use a closed buffer");
+  check_access(L, b, 0, b->size, false);
+  return buffer_data(b);
+}
+
+struct buffer *buffer_push_closed(lua_State *L)
 {
   struct buffer *b = lua_newuserdatauv(L, sizeof *b, 0);
   b->block = NULL;
-  b->offset = b->size = 0;
-  luaL_setmetatable(L, BUFFER_TYPE);
+  b->offset = b->size = b->registered = 0;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &buffer_key);
+  lua_setmetatable(L, -2);
   return b;
 }
 
@@ -180,7 +199,7 @@ static int buffer_new(lua_State *L)
     size = (size_t)n;
   }
   tell_collector(L, size);
-  b = push_closed(L);
+  b = buffer_push_closed(L);
   b->block = block_new(core, size);
   if (b->block == NULL) { /* dropped Buffers may be holding memory */
     lua_gc(L, LUA_GCCOLLECT);
@@ -289,10 +308,11 @@ static int buffer_slice(lua_State *L)
 {
   struct buffer *b = open_buffer(L);
   size_t size, from = check_range(L, b, 2, &size);
-  struct buffer *s = push_closed(L);
+  struct buffer *s = buffer_push_closed(L);
   s->block = b->block;
   s->block->refs++;
   s->offset = b->offset + (size ? from : 0);
+  s->registered = b->registered;
   s->size = size;
   return 1;
 }
@@ -312,15 +332,19 @@ static int buffer_len(lua_State *L)
   return 1;
 }
 
-/* close(): lets go of the block, which lives on while it is lent or sliced.
-** Idempotent; also __close and __gc. */
-static int buffer_close(lua_State *L)
+void buffer_release(struct buffer *b)
 {
-  struct buffer *b = tobuffer(L);
   struct block *block = b->block;
   b->block = NULL;
   if (block != NULL)
     block_unref(block);
+}
+
+/* close(): lets go of the block, which lives on while it is lent or sliced.
+** Idempotent; also __close and __gc. */
+static int buffer_close(lua_State *L)
+{
+  buffer_release(tobuffer(L));
   return 0;
 }
 
@@ -354,8 +378,11 @@ void buffer_register(lua_State *L, struct core *core)
 {
   luaL_newmetatable(L, BUFFER_TYPE);
   core->buffer_meta = lua_topointer(L, -1);
-  luaL_setfuncs(L, buffer_meta, 0);
-  luaL_newlib(L, buffer_methods);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &buffer_key);
+  core_set_methods(L, buffer_meta, -1);
+  luaL_newlibtable(L, buffer_methods);
+  core_set_methods(L, buffer_methods, -2);
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
   lua_pushlightuserdata(L, core);

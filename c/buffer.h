@@ -24,6 +24,7 @@ struct loan {
 
 struct block {
   struct core *core;
+  struct pool *pool; /* that gets it back, NULL: it is freed */
   unsigned refs;
   size_t footprint; /* bytes allocated, this header included */
   size_t size;      /* bytes at `data` */
@@ -35,9 +36,14 @@ struct block {
 struct buffer {
   struct block *block; /* NULL: closed */
   size_t offset, size;
+  uint16_t registered; /* the index under which it may be registered */
 };
 
 #define BUFFER_TYPE "uring.buffer"
+
+/* A new Buffer on the stack, closed until it gets its block: an error in
+** between leaves a consistent object. */
+struct buffer *buffer_push_closed(lua_State *L);
 
 /* The Buffer at a stack index, NULL if it is something else. */
 struct buffer *buffer_test(lua_State *L, const struct core *core, int index);
@@ -46,6 +52,13 @@ static inline unsigned char *buffer_data(const struct buffer *b)
 {
   return b->block->data + b->offset;
 }
+
+/* The bytes of a Buffer to be read at once; raises if it is closed or the
+** kernel writes them. */
+const void *buffer_read_access(lua_State *L, const struct buffer *b);
+
+/* Closes a Buffer. */
+void buffer_release(struct buffer *b);
 
 /* Lets go of a reference to a block. */
 void block_unref(struct block *b);

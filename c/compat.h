@@ -16,6 +16,7 @@
 #include <linux/futex.h>
 
 enum uring_newer_op {
+  URING_OP_READ_MULTISHOT = 49,   /* Linux 6.7 */
   URING_OP_WAITID = 50,           /* Linux 6.7 */
   URING_OP_FUTEX_WAIT = 51,       /* Linux 6.7 */
   URING_OP_FUTEX_WAKE = 52,       /* Linux 6.7 */
@@ -72,6 +73,15 @@ enum uring_socket_command {
 #ifndef IORING_FEAT_REG_REG_RING
 #define IORING_FEAT_REG_REG_RING (1U << 13)
 #endif
+
+/* Of a pool: buffers that take data until they are full (Linux 6.12).  The
+** flags stand where older headers have padding. */
+#define URING_PBUF_RING_INC 2
+#define URING_BUF_REG_FLAGS 14
+
+/* Of send and recv, in ioprio: several buffers at once (Linux 6.10). */
+#define URING_RECVSEND_BUNDLE (1U << 4)
+#define URING_FEAT_BUNDLE     (1U << 14)
 
 #define URING_TIMEOUT_MULTISHOT (1U << 6) /* Linux 6.4 */
 

@@ -208,7 +208,15 @@ static const struct {
     C(IORING_LINK_TIMEOUT_UPDATE),
     C(IORING_ASYNC_CANCEL_ALL),
     C(IORING_ASYNC_CANCEL_ANY),
-    /* flags of SQEs and CQEs, for raw */
+    /* enter; what peek returns */
+    C(IORING_ENTER_GETEVENTS),
+    C(IORING_ENTER_SQ_WAKEUP),
+    C(IORING_ENTER_SQ_WAIT),
+    C(IORING_CQE_F_BUFFER),
+    C(IORING_CQE_F_MORE),
+    C(IORING_CQE_F_SOCK_NONEMPTY),
+    C(IORING_CQE_F_NOTIF),
+    /* flags of SQEs, for raw */
     C(IOSQE_FIXED_FILE),
     C(IOSQE_IO_DRAIN),
     C(IOSQE_IO_LINK),

@@ -28,9 +28,13 @@ struct core {
   pid_t pid;                /* the process that the newest epoch began in */
   struct ring *rings;       /* every ring not yet freed */
   uint32_t opened;          /* rings so far */
+  unsigned starving;        /* operations that wait for a pool's buffer */
+  uint64_t collect_at;      /* when garbage may next be collected for them */
   unsigned lingering;       /* rings that were dropped and are not quiet */
   struct ring *home;        /* the default ring: the one that runs tasks */
   const void *buffer_meta;  /* identity of the metatable of Buffers */
+  const void *pool_meta;    /* and of Pools */
+  const void *options_meta; /* and of Options */
   int home_ref;             /* its userdata, in the registry */
   int tasks_ref;            /* table index -> task, of those not ended */
   int breathe_ref;          /* an empty function, see core_breathe */
@@ -43,6 +47,25 @@ static inline struct core *core_upvalue(lua_State *L)
 {
   return lua_touserdata(L, lua_upvalueindex(1));
 }
+
+/* The userdata at index 1, if its metatable is the one whose address is the
+** first upvalue of the running function, as a light userdata; else NULL.
+** Methods find their object by it: looking a type's name up costs more than
+** many of them do. */
+static inline void *core_self(lua_State *L)
+{
+  void *self = lua_touserdata(L, 1);
+  const void *meta;
+  if (self == NULL || !lua_getmetatable(L, 1))
+    return NULL;
+  meta = lua_topointer(L, -1);
+  lua_pop(L, 1);
+  return meta == lua_touserdata(L, lua_upvalueindex(1)) ? self : NULL;
+}
+
+/* As luaL_setfuncs, into the table on the top, with the address of the
+** metatable at `meta` for core_self. */
+void core_set_methods(lua_State *L, const luaL_Reg *methods, int meta);
 
 /* The core of a Lua state, by way of the registry. */
 struct core *core_of(lua_State *L);

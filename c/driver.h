@@ -22,15 +22,23 @@ struct driver {
   ** and waits until `min_complete` CQEs are there or the clock has reached
   ** `deadline_ns` (UINT64_MAX: no deadline).  Returns how many SQEs it took,
   ** or -errno; -ETIME and -EINTR mean that it took none and the wait ended
-  ** early.  SQEs not taken stay in the SQ. */
+  ** early.  SQEs not taken stay in the SQ.
+  ** `flags` are what is asked of io_uring_enter: without GETEVENTS it does
+  ** not wait and brings nothing into the CQ.  What else the call needs, the
+  ** driver adds. */
   int (*enter)(struct ring *ring, unsigned to_submit, unsigned min_complete,
-               uint64_t deadline_ns);
+               unsigned flags, uint64_t deadline_ns);
 
   void (*close)(struct ring *ring);
 
   /* Lets go of what a child of fork inherited, which is not the queues. */
   void (*forget)(struct ring *ring);
 };
+
+/* Registers the ring's descriptor with the kernel for the calling thread, or
+** undoes it; both may be called again.  0 or -errno. */
+int driver_register_fd(struct ring *ring);
+int driver_unregister_fd(struct ring *ring);
 
 extern const struct driver driver_kernel;
 extern const struct driver driver_fault;

@@ -40,7 +40,8 @@ static int fault_open(struct ring *r, const struct ring_options *o)
 }
 
 static int fault_enter(struct ring *r, unsigned to_submit,
-                       unsigned min_complete, uint64_t deadline_ns)
+                       unsigned min_complete, unsigned flags,
+                       uint64_t deadline_ns)
 {
   static const int harmless[] = {EINTR, EAGAIN, EBUSY};
   struct fault *f = r->driver_state;
@@ -50,10 +51,10 @@ static int fault_enter(struct ring *r, unsigned to_submit,
     if (draw(f) & 1)
       return -harmless[draw(f) % 3];
     if (to_submit > 1) /* take fewer, and do not wait for what is not there */
-      return driver_kernel.enter(r, 1 + draw(f) % (to_submit - 1), 0,
+      return driver_kernel.enter(r, 1 + draw(f) % (to_submit - 1), 0, flags,
                                  deadline_ns);
   }
-  return driver_kernel.enter(r, to_submit, min_complete, deadline_ns);
+  return driver_kernel.enter(r, to_submit, min_complete, flags, deadline_ns);
 }
 
 static void fault_close(struct ring *r)

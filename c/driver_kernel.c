@@ -42,6 +42,10 @@ static unsigned first_rung(const struct ring_options *o)
   unsigned flags = IORING_SETUP_SUBMIT_ALL | IORING_SETUP_SINGLE_ISSUER |
                    IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP |
                    URING_SETUP_NO_SQARRAY;
+  if (o->iopoll)
+    flags |= IORING_SETUP_IOPOLL;
+  if (o->attach != NULL)
+    flags |= IORING_SETUP_ATTACH_WQ;
   if (!o->sqpoll) /* the SQ thread runs its task work by itself */
     return flags | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
   flags |= IORING_SETUP_SQPOLL;
@@ -57,6 +61,7 @@ static int try_setup(struct ring *r, const struct ring_options *o,
   p.cq_entries = o->cq_entries ? o->cq_entries : entries * 4;
   if (p.cq_entries < entries)
     p.cq_entries = entries;
+  p.wq_fd = o->attach ? (unsigned)o->attach->io.ring_fd : 0;
   p.sq_thread_idle = o->sq_thread_idle_ms;
   p.sq_thread_cpu = o->sq_thread_cpu >= 0 ? (unsigned)o->sq_thread_cpu : 0;
   return io_uring_queue_init_params(entries, &r->io, &p);
@@ -116,7 +121,10 @@ static int kernel_open(struct ring *r, const struct ring_options *o)
 {
   const unsigned needed =
       IORING_FEAT_NODROP | IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_EXT_ARG;
-  int rc = climb_down(r, o);
+  int rc;
+  if (o->attach != NULL && o->attach->state != RING_OPEN)
+    return -EBADF; /* a finaliser has closed it since it was named */
+  rc = climb_down(r, o);
   if (rc < 0)
     return rc;
   if ((r->io.features & needed) != needed)
@@ -130,6 +138,40 @@ static int kernel_open(struct ring *r, const struct ring_options *o)
   keep_off_standard_streams(&r->io);
   fill_index_array(&r->io.sq);
   probe(r);
+  r->lacks_bundles = !(r->io.features & URING_FEAT_BUNDLE);
+  return 0;
+}
+
+/*
+** The registered descriptor.  It is a number in a table of the thread's, and
+** in another thread another ring's: there the descriptor itself is used.
+*/
+
+/* Differs from thread to thread. */
+static const void *this_thread(void)
+{
+  static _Thread_local char here;
+  return &here;
+}
+
+int driver_register_fd(struct ring *r)
+{
+  int rc;
+  if (r->registrar != NULL)
+    return 0;
+  rc = io_uring_register_ring_fd(&r->io);
+  if (rc < 0)
+    return rc;
+  r->registrar = this_thread();
+  return 0;
+}
+
+int driver_unregister_fd(struct ring *r)
+{
+  int rc = r->registrar != NULL ? io_uring_unregister_ring_fd(&r->io) : 0;
+  if (rc < 0)
+    return rc;
+  r->registrar = NULL;
   return 0;
 }
 
@@ -140,10 +182,10 @@ static int kernel_open(struct ring *r, const struct ring_options *o)
 /* With an SQ thread there is nothing to enter for unless it sleeps.  The
 ** fence makes the new tail visible before the flag is read; without it both
 ** sides can miss each other (liburing, sq_ring_needs_enter). */
-static bool submit_needs_enter(struct ring *r, unsigned to_submit,
+static bool submit_needs_enter(const struct ring *r, unsigned to_submit,
                                unsigned *flags)
 {
-  if (!(r->io.flags & IORING_SETUP_SQPOLL))
+  if (to_submit == 0 || !(r->io.flags & IORING_SETUP_SQPOLL))
     return to_submit > 0;
   io_uring_smp_mb();
   if (!(IO_URING_READ_ONCE(*r->io.sq.kflags) & IORING_SQ_NEED_WAKEUP))
@@ -153,25 +195,32 @@ static bool submit_needs_enter(struct ring *r, unsigned to_submit,
 }
 
 /* Completions that only an enter brings into the CQ: those that did not fit,
-** and those whose task work is deferred. */
+** those whose task work is deferred, and those that are polled for. */
 static bool cq_needs_enter(struct ring *r)
 {
   unsigned kflags = IO_URING_READ_ONCE(*r->io.sq.kflags);
   if (kflags & IORING_SQ_CQ_OVERFLOW)
     r->stats.overflowed++;
-  return kflags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN);
+  return kflags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN) ||
+         (r->in_flight > 0 && ring_is_polled(r));
 }
 
 static int kernel_enter(struct ring *r, unsigned to_submit,
-                        unsigned min_complete, uint64_t deadline_ns)
+                        unsigned min_complete, unsigned flags,
+                        uint64_t deadline_ns)
 {
   struct __kernel_timespec ts;
   struct io_uring_getevents_arg arg;
-  unsigned flags = 0;
+  int fd = r->io.ring_fd;
   bool submits = submit_needs_enter(r, to_submit, &flags);
-  bool flushes = cq_needs_enter(r);
-  if (!submits && !flushes && min_complete == 0)
+  bool wakes = (flags & (IORING_ENTER_SQ_WAKEUP | IORING_ENTER_SQ_WAIT)) != 0;
+  bool gets = (flags & IORING_ENTER_GETEVENTS) &&
+              (cq_needs_enter(r) || min_complete > 0);
+  if (!submits && !wakes && !gets)
     return (int)to_submit;
+  /* a kernel that polls looks at no clock: once round, and the caller does */
+  if (ring_is_polled(r) && deadline_ns != UINT64_MAX)
+    min_complete = 0;
   memset(&arg, 0, sizeof arg);
   if (min_complete > 0 && deadline_ns != UINT64_MAX) {
     uint64_t now = now_ns();
@@ -180,11 +229,15 @@ static int kernel_enter(struct ring *r, unsigned to_submit,
     ts.tv_nsec = (long long)(left % 1000000000u);
     arg.ts = (uint64_t)(uintptr_t)&ts;
   }
-  flags |= IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
+  flags |= IORING_ENTER_EXT_ARG;
+  if (r->registrar != NULL && r->registrar == this_thread()) {
+    fd = r->io.enter_ring_fd;
+    flags |= IORING_ENTER_REGISTERED_RING;
+  }
   r->stats.enters++;
   /* liburing's wrapper types its argument as a signal mask */
-  return io_uring_enter2((unsigned)r->io.ring_fd, to_submit, min_complete,
-                         flags, (sigset_t *)(void *)&arg, sizeof arg);
+  return io_uring_enter2((unsigned)fd, to_submit, min_complete, flags,
+                         (sigset_t *)(void *)&arg, sizeof arg);
 }
 
 static void kernel_close(struct ring *r)

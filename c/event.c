@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "op.h"
+#include "pool.h"
 #include "ring.h"
 
 const char *event_name(const struct event *e)
@@ -117,12 +118,35 @@ struct event *event_new(lua_State *L, struct ring *ring)
   return e;
 }
 
+void event_list_add(struct event_list *list, struct event *e)
+{
+  e->next = NULL;
+  e->prev = list->tail;
+  if (list->tail != NULL)
+    list->tail->next = e;
+  else
+    list->head = e;
+  list->tail = e;
+}
+
+void event_list_remove(struct event_list *list, struct event *e)
+{
+  if (e->prev != NULL)
+    e->prev->next = e->next;
+  else
+    list->head = e->next;
+  if (e->next != NULL)
+    e->next->prev = e->prev;
+  else
+    list->tail = e->prev;
+}
+
 void event_give_back(lua_State *L, struct ring *ring, struct event *e)
 {
   if (!(e->flags & EVENT_LENDS))
     return;
   e->flags &= ~EVENT_LENDS;
-  if (e->loan.block != NULL) {
+  if (!(e->flags & EVENT_SHARES_LOAN) && e->loan.block != NULL) {
     ring->stats.bytes_lent -= e->loan.size;
     loan_close(&e->loan);
   }
@@ -142,6 +166,10 @@ void event_free(struct ring *ring, struct event *e)
 {
   if (e->aux != NULL)
     aux_free(ring->core, e->aux);
+  if (e->flags & EVENT_SELECTS && e->again.pool != NULL)
+    pool_leave(e->again.pool);
+  if (e->flags & EVENT_SHARES_LOAN)
+    e->loan.block = NULL;
   e->aux = NULL;
   e->flags = 0;
   e->generation++;

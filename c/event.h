@@ -16,6 +16,7 @@
 #include "buffer.h"
 #include "outcome.h"
 
+struct pool;
 struct ring;
 struct task;
 struct operation;
@@ -50,11 +51,35 @@ enum event_flags {
   EVENT_DRAIN = 1024,      /* starts when all before it have ended */
   EVENT_RETRY = 2048,      /* its cancel request came to nothing */
   EVENT_ZERO_COPY = 4096,  /* the result first, the memory at the last CQE */
+  EVENT_SELECTS = 8192,    /* takes buffers of a pool */
+  EVENT_AGAIN = 16384,     /* may be queued again, see ring_again.c */
+  EVENT_RESTING = 32768,   /* is in nobody's hands until then */
+  EVENT_STARVING = 65536,  /* waits for a buffer of its pool */
+  EVENT_WAKING = 1 << 17,  /* is queued again with the next refill */
+  EVENT_PAUSING = 1 << 18, /* its cancel request is the library's own */
+  EVENT_SINGLE = 1 << 19,  /* multishot done one by one */
+  EVENT_COPY = 1 << 20,    /* data as a string */
+  EVENT_BUNDLE = 1 << 21,  /* data of several buffers */
+  EVENT_REUSE = 1 << 22,   /* data in one Buffer, which is used again */
+  EVENT_LINKED = 1 << 23,  /* to the next: it does not go on */
   EVENT_DIRECT = 1 << 24,  /* a result >= 0 is a slot, see direct.h */
   EVENT_SKIPS = 1 << 25,   /* posts nothing if it succeeds, see skip.c */
   EVENT_GROUPED = 1 << 26, /* such ones are in its group of linked ones */
   EVENT_HARD = 1 << 27,    /* and its link to the next is hard */
   EVENT_RECEIVES = 1 << 28 /* is the ring's receiver, see message.h */
+};
+
+/* What an operation that goes on is made of, and the pool it takes from. */
+struct again {
+  struct io_uring_sqe sqe;
+  struct pool *pool; /* NULL: the group is none of a Pool */
+  uint16_t group;    /* that the kernel knows */
+  bool counted;      /* of a timer: it fires so often, */
+  uint32_t left;     /* and that is what is left of it */
+};
+
+struct event_list {
+  struct event *head, *tail;
 };
 
 struct event {
@@ -65,15 +90,21 @@ struct event {
   const struct row *row;
   struct aux *aux;
   uint64_t order;            /* which of all SQEs put into the SQ it is */
-  struct event *next, *prev; /* free slots; or due cancels */
+  struct event *next, *prev; /* in the list that it is in */
   uint32_t flags;
   int fd;
   int32_t res; /* with EVENT_RESULT: the result */
   int place;   /* with EVENT_DIRECT: the slot that was asked for, or -1 */
   struct event *before, *behind; /* with EVENT_GROUPED, or NULL */
-  struct loan loan;
+  union {
+    struct loan loan;   /* with EVENT_LENDS */
+    struct again again; /* with EVENT_SELECTS or EVENT_AGAIN */
+  };
   size_t string_bytes; /* of Lua strings lent */
 };
+
+/* Those that use `again` lend no range of a Buffer. */
+#define EVENT_SHARES_LOAN (EVENT_SELECTS | EVENT_AGAIN)
 
 struct event_table {
   struct event **chunks;
@@ -118,6 +149,14 @@ static inline uint8_t event_yields(uint32_t flags)
                                    : YIELDS_NOTHING;
 }
 
+static inline uint8_t event_data_shape(uint32_t flags)
+{
+  return flags & EVENT_COPY     ? DATA_STRING
+         : flags & EVENT_REUSE  ? DATA_REUSED
+         : flags & EVENT_BUNDLE ? DATA_TABLE
+                                : DATA_BUFFER;
+}
+
 /* The operation's name, as messages have it. */
 const char *event_name(const struct event *e);
 
@@ -139,6 +178,9 @@ void event_give_back(lua_State *L, struct ring *ring, struct event *e);
 
 /* Frees the slot.  Loans are given back and the outcome has moved out. */
 void event_free(struct ring *ring, struct event *e);
+
+void event_list_add(struct event_list *list, struct event *e);
+void event_list_remove(struct event_list *list, struct event *e);
 
 /* Allocates what the kernel touches besides the data: an aux with room for
 ** `nvec` vectors.  NULL for lack of memory. */

@@ -11,6 +11,8 @@
 
 #include "event.h"
 
+struct provision;
+
 #define EPOLL_EVENTS_MAX 16
 #define FILES_UPDATE_MAX 64
 
@@ -20,6 +22,10 @@ union extra {
   siginfo_t child;
   int value;  /* of a socket's option */
   int fds[2]; /* of a pipe */
+  struct {
+    struct provision *of; /* by the operation, until it has ended */
+    uint16_t group;
+  } provided;
   int files[FILES_UPDATE_MAX];
 };
 

@@ -11,6 +11,12 @@
 ** broken, where nothing could ever happen, and inside another turn. */
 void loop_turn(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns);
 
+/* A turn for a loop that is not ours: as loop_turn, and what was queued in it
+** is handed over.  Returns when the next one is due at the latest; UINT64_MAX:
+** when the ring's bell rings. */
+uint64_t loop_step(lua_State *L, struct ring *r, bool wait,
+                   uint64_t deadline_ns);
+
 /* Turns until done(arg).  Returns to Lua for a moment in each turn, so that
 ** debug hooks and Ctrl-C work even when idle. */
 void loop_until(lua_State *L, struct ring *r, uint64_t deadline_ns,

@@ -18,10 +18,10 @@ static const struct row row = {.name = "messages", .result = RESULT_WORD};
 bool message_receive(struct ring *r, uint64_t user_data, int32_t res)
 {
   struct operation *op = r->receiver != NULL ? r->receiver->op : NULL;
+  const struct result one = {res, (uint32_t)(user_data >> 32), NO_DATA};
   if ((uint32_t)user_data != MESSAGE_SLOT || op == NULL || res < 0)
     return false;
-  if (op->count < MESSAGES_MAX &&
-      operation_deliver(op, res, (uint32_t)(user_data >> 32)))
+  if (operation_unread(op) < MESSAGES_MAX && operation_deliver(op, &one))
     return true;
   message_end(r, -ENOBUFS);
   return false;
@@ -34,7 +34,7 @@ void message_end(struct ring *r, int32_t res)
     return;
   r->receiver = NULL;
   if (e->op != NULL) {
-    ring_settle(r, &e->op->outcome, e, res, 0);
+    ring_settle(r, &e->op->outcome, e, res, 0, NULL);
     operation_complete(e->op);
   }
   event_free(r, e);

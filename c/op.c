@@ -6,8 +6,11 @@
 #include <string.h>
 
 #include "args.h"
+#include "multishot.h"
 #include "near.h"
 #include "operation.h"
+#include "pool.h"
+#include "provided.h"
 #include "registered.h"
 
 /*
@@ -39,6 +42,8 @@ void op_request(lua_State *L, const struct core *core, const struct row *row,
     q->event_flags |= EVENT_ZERO_COPY;
   if (row->result == RESULT_STATX)
     q->aux = AUX_STATX;
+  if (row_provides(row))
+    q->aux = AUX_PROVIDED;
   if (row->room != 0) {
     q->aux = AUX_EXTRA;
     q->extra_at = row->room;
@@ -76,19 +81,28 @@ static bool lend_member(lua_State *L, struct ring *r, struct event *e,
   return *conflict == NULL;
 }
 
-/* Is every member of the vector inside of this registered buffer? */
-static bool holds_vector(lua_State *L, const struct ring *r, unsigned index,
-                         const struct request *q)
+/* The index of the registered buffer that all of the vector is in, -1: there
+** is none.  It holds the members if it holds what lies between them. */
+static int registered_vector(lua_State *L, const struct ring *r,
+                             const struct request *q)
 {
-  bool holds = q->nvec > 0;
-  for (unsigned i = 0; i < q->nvec && holds; i++) {
-    const struct buffer *b;
+  const struct buffer *first = NULL, *b;
+  size_t from = 0, to = 0;
+  for (unsigned i = 0; i < q->nvec; i++) {
     lua_rawgeti(L, q->vector, i + 1);
     b = buffer_test(L, r->core, -1);
-    holds = b && registered_holds(r, index, b->block, b->offset, b->size);
     lua_pop(L, 1);
+    if (b == NULL || (first != NULL && b->block != first->block))
+      return -1;
+    if (first == NULL || b->offset < from)
+      from = b->offset;
+    if (b->offset + b->size > to)
+      to = b->offset + b->size;
+    first = first ? first : b;
   }
-  return holds;
+  return first ? registered_index(r, first->block, from, to - from,
+                                  first->registered)
+               : -1;
 }
 
 /* The index of the registered buffer that the data is in, -1: in none. */
@@ -96,13 +110,18 @@ static int registered_buffer(lua_State *L, const struct ring *r,
                              const struct request *q)
 {
   const struct buffer *b = q->buffer;
-  if (q->aux == AUX_VECTOR) {
-    for (unsigned i = 0; i < r->nbuffers; i++)
-      if (holds_vector(L, r, i, q))
-        return (int)i;
-    return -1;
-  }
-  return b ? registered_index(r, b->block, b->offset, q->size) : -1;
+  if (q->aux == AUX_VECTOR)
+    return registered_vector(L, r, q);
+  return b ? registered_index(r, b->block, b->offset, q->size, b->registered)
+           : -1;
+}
+
+static bool name_registered(lua_State *L, const struct ring *r,
+                            struct request *q)
+{
+  int index = registered_buffer(L, r, q);
+  q->sqe.buf_index = (uint16_t)index;
+  return index >= 0;
 }
 
 /* Does it name a file by its slot, or put one there?  System calls do not know
@@ -125,7 +144,7 @@ static bool is_lacking(const struct ring *r, const struct request *q)
 ** may have run, and with it a finaliser that closes what was open then.  From
 ** here to the SQE nothing allocates through Lua any more. */
 static const char *refusal(lua_State *L, const struct ring *r,
-                           const struct request *q)
+                           struct request *q)
 {
   if (r->state != RING_OPEN)
     return "attempt to use a closed ring";
@@ -133,9 +152,13 @@ static const char *refusal(lua_State *L, const struct ring *r,
     return "the operation belongs to another ring";
   if (q->buffer != NULL && q->buffer->block == NULL)
     return "attempt to use a closed buffer";
+  if (q->pool != NULL && !q->pool->open)
+    return "attempt to use a closed pool";
+  if (q->pool != NULL && q->pool->ring != r)
+    return "the pool belongs to another ring";
   if ((q->sqe.flags & SQE_LINKS || r->linking) && is_lacking(r, q))
     return "an operation that this kernel lacks cannot be linked";
-  if (q->row->registered && registered_buffer(L, r, q) < 0)
+  if (q->row->registered && !name_registered(L, r, q))
     return "the data is in no buffer that is registered with this ring";
   for (unsigned i = 0; i < q->nvec; i++) {
     const struct buffer *b;
@@ -179,6 +202,8 @@ static void attach_message(struct aux *aux, const struct request *q)
   if (q->writes) { /* room for the sender's address */
     m->msg_name = &aux->addr;
     m->msg_namelen = sizeof aux->addr;
+    if (q->control_room > 0)
+      m->msg_controllen = q->control_room;
   } else if (q->addr_len > 0) {
     memcpy(&aux->addr, &q->addr, q->addr_len);
     m->msg_name = &aux->addr;
@@ -237,6 +262,9 @@ static void attach(struct event *e, const struct request *q,
   case AUX_EXTRA:
     attach_extra(aux, q, sqe);
     break;
+  case AUX_PROVIDED:
+    aux_extra(aux)->provided.group = q->sqe.buf_group;
+    break;
   case AUX_WORDS:
     break; /* they are where they are */
   case AUX_VECTOR:
@@ -271,9 +299,17 @@ static int no_memory(lua_State *L)
   return luaL_error(L, "not enough memory");
 }
 
+static bool make_provision(struct ring *r, struct event *e,
+                           const struct request *q)
+{
+  if (q->row->result != RESULT_PROVIDED)
+    return true;
+  aux_extra(e->aux)->provided.of = provision_new(r->core, q);
+  return aux_extra(e->aux)->provided.of != NULL;
+}
+
 /* A slot with its aux, and room for the SQE; nothing lent yet. */
-static struct event *new_event(lua_State *L, struct ring *r,
-                               const struct request *q)
+static struct event *new_event(lua_State *L, struct ring *r, struct request *q)
 {
   struct event *e = event_new(L, r); /* may run finalisers */
   const char *why = refusal(L, r, q);
@@ -286,13 +322,14 @@ static struct event *new_event(lua_State *L, struct ring *r,
     no_memory(L);
   if (q->aux != AUX_NONE)
     e->aux = aux_new(r->core, q->nvec);
-  if ((q->aux != AUX_NONE && e->aux == NULL) || !ring_reserve(r)) {
+  if ((q->aux != AUX_NONE && e->aux == NULL) || !ring_reserve(r) ||
+      !make_provision(r, e, q)) {
     event_free(r, e);
     no_memory(L);
   }
   e->row = q->row;
   e->fd = q->sqe.fd;
-  e->flags |= q->event_flags;
+  e->flags |= q->event_flags & ~EVENT_SELECTS; /* not yet */
   if (q->event_flags & EVENT_DIRECT)
     e->place = q->place;
   return e;
@@ -310,6 +347,8 @@ static void hand_over(lua_State *L, struct ring *r, struct event *e,
     const char *name = event_name(conflict->event);
     int fd = conflict->event->fd;
     event_give_back(L, r, e);
+    if (q->row->result == RESULT_PROVIDED)
+      provision_free(aux_extra(e->aux)->provided.of);
     event_free(r, e);
     loan_error(L, name, fd);
   }
@@ -319,6 +358,71 @@ static void hand_over(lua_State *L, struct ring *r, struct event *e,
     lua_pushvalue(L, q->keep);
     event_anchor(L, &r->events, e);
   }
+}
+
+/* What is changed of an operation is changed of the SQE that it may be queued
+** again with. */
+static void update_again(struct event *target, const struct request *q)
+{
+  if (!(target->flags & EVENT_AGAIN))
+    return;
+  if (q->row->opcode == IORING_OP_POLL_REMOVE &&
+      q->sqe.len & IORING_POLL_UPDATE_EVENTS)
+    target->again.sqe.poll32_events = q->sqe.poll32_events;
+  if (q->aux == AUX_NEW_TIME && target->aux != NULL)
+    target->aux->time = q->time;
+}
+
+/* Tells the event whose buffers it takes. */
+static void select_buffers(struct ring *r, struct event *e,
+                           const struct request *q)
+{
+  struct pool *pool = q->pool;
+  if (pool == NULL)
+    pool = pool_of_group(r, q->sqe.buf_group);
+  e->flags |= EVENT_SELECTS;
+  e->again.pool = pool;
+  e->again.group = q->sqe.buf_group;
+  if (pool != NULL)
+    pool_join(pool);
+}
+
+/* May the kernel end the operation where it is not done?  What is given by
+** the fields of its SQE is taken as it is. */
+static bool goes_on(const struct request *q)
+{
+  return q->aux != AUX_RAW && (q->event_flags & EVENT_SELECTS || q->multishot);
+}
+
+/* What this kernel does not know as multishot is done one by one; what it
+** does not know as a bundle, buffer by buffer. */
+static void come_down(const struct ring *r, struct event *e, bool multishot,
+                      struct io_uring_sqe *sqe)
+{
+  if (e->flags & EVENT_BUNDLE && r->lacks_bundles)
+    sqe->ioprio &= (uint16_t)~URING_RECVSEND_BUNDLE;
+  if (!multishot)
+    return;
+  if (!ring_supports(r, sqe->opcode) || again_lacks_multishot(r, e))
+    if (multishot_can_be_single(sqe))
+      again_make_single(e, sqe);
+  if (r->multishot_spoilt & multishot_bit(sqe->opcode) &&
+      !(e->flags & EVENT_SINGLE))
+    multishot_spoil(sqe);
+}
+
+static void prepare_to_go_on(struct ring *r, struct event *e,
+                             struct request *q)
+{
+  if (!(e->flags & EVENT_SELECTS))
+    e->again.pool = NULL;
+  e->flags |= EVENT_AGAIN;
+  if (q->sqe.flags & SQE_LINKS)
+    e->flags |= EVENT_LINKED;
+  e->again.counted = q->row->opcode == IORING_OP_TIMEOUT && q->sqe.off > 0;
+  e->again.left = (uint32_t)q->sqe.off;
+  come_down(r, e, q->multishot, &q->sqe);
+  e->again.sqe = q->sqe;
 }
 
 struct event *op_commit(lua_State *L, struct ring *r, struct request *q)
@@ -331,10 +435,14 @@ struct event *op_commit(lua_State *L, struct ring *r, struct request *q)
   e = new_event(L, r, q);
   if (q->buffer != NULL || q->nvec > 0 || q->keep != 0)
     hand_over(L, r, e, q);
-  if (q->row->registered)
-    sqe->buf_index = (uint16_t)registered_buffer(L, r, q);
   if (q->aux != AUX_NONE)
     attach(e, q, sqe);
+  if (q->event_flags & EVENT_SELECTS)
+    select_buffers(r, e, q);
+  if (q->target != NULL && q->target->event != NULL)
+    update_again(q->target->event, q);
+  if (goes_on(q))
+    prepare_to_go_on(r, e, q);
   if (is_lacking(r, q))
     make_up(e, q, sqe);
   sqe->user_data = event_user_data(e);

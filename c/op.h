@@ -22,8 +22,9 @@ enum aux_kind {
   AUX_ADDRESS, /* an address to hand over */
   AUX_TIME,
   AUX_NEW_TIME,
-  AUX_EXTRA,   /* a member of union extra */
-  AUX_VECTOR,  /* an iovec for each member of `vector` */
+  AUX_EXTRA,  /* a member of union extra */
+  AUX_VECTOR, /* an iovec for each member of `vector` */
+  AUX_PROVIDED,
   AUX_WORDS,   /* the members of `vector` are only kept */
   AUX_MESSAGE, /* a msghdr with such a vector */
   AUX_RAW      /* the members of `vector` are addr, addr2 and addr3 */
@@ -49,7 +50,10 @@ struct request {
   int vector;
   unsigned nvec;
   /* Strings are lent by keeping this stack index until the end. */
-  int keep; /* 0: nothing to keep */
+  int keep;              /* 0: nothing to keep */
+  struct pool *pool;     /* that it takes from, or NULL */
+  uint16_t control_room; /* in the pool's buffers, before the data */
+  bool needs_pool;       /* there is no Buffer: an option must name a group */
   socklen_t addr_len;
   const struct operation *target; /* what it is about, or NULL */
   size_t string_bytes;

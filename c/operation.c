@@ -9,8 +9,10 @@
 #include <poll.h>
 #include <string.h>
 
+#include "gather.h"
 #include "loop.h"
 #include "op.h"
+#include "pool.h"
 #include "ring_object.h"
 #include "task.h"
 
@@ -21,7 +23,14 @@ struct operation *operation_test(lua_State *L, int index)
 
 static struct operation *tooperation(lua_State *L)
 {
-  return luaL_checkudata(L, 1, OPERATION_TYPE);
+  struct operation *op = core_self(L);
+  return op != NULL ? op : luaL_checkudata(L, 1, OPERATION_TYPE);
+}
+
+/* The handle at index 1 of a function that goes on: it has been checked. */
+static struct operation *handle(lua_State *L)
+{
+  return lua_touserdata(L, 1);
 }
 
 uint64_t operation_user_data(const struct operation *op)
@@ -51,16 +60,13 @@ static void wake(struct operation *op)
   tasks_wake(&op->waiters);
   for (struct task *t = op->watchers.head; t != NULL; t = t->next)
     ring_cancel(op->core->home, t->event);
+  gather_tell(op);
 }
 
-bool operation_deliver(struct operation *op, int32_t res, uint32_t flags)
+bool operation_deliver(struct operation *op, const struct result *one)
 {
-  struct result *r;
-  if (op->count == RESULTS_MAX)
+  if (!results_push(op->core, &op->results, one))
     return false;
-  r = &op->results[(op->head + op->count++) % RESULTS_MAX];
-  r->res = res;
-  r->flags = flags;
   wake(op);
   return true;
 }
@@ -94,33 +100,58 @@ static bool is_ready(void *arg)
   struct operation *op = arg;
   if (op->event == NULL)
     return true;
-  return !op->until_end && (op->count > 0 || op->announced);
+  return !op->until_end && (operation_unread(op) > 0 || op->announced);
+}
+
+/* Takes the oldest result from the queue. */
+static void take(struct operation *op)
+{
+  results_pop(&op->results);
+  if (op->event != NULL)
+    again_caught_up(op->ring, op->event, operation_unread(op));
 }
 
 /* Pushes the next result of a multishot operation that has one. */
 static int push_next(lua_State *L, struct operation *op)
 {
   struct outcome o = op->outcome;
-  struct result *r = &op->results[op->head];
+  struct result *one = results_first(&op->results);
   int n;
-  o.row = op->outcome.row;
-  o.res = r->res;
-  o.flags = r->flags;
+  o.res = one->res;
+  o.flags = one->flags;
+  o.data = one->data;
   n = outcome_push(L, &o); /* may raise: the result is still there then */
-  op->head = (op->head + 1) % RESULTS_MAX;
-  op->count--;
+  op->flags = o.flags;
+  take(op);
   return n;
 }
 
 static int push_result(lua_State *L, struct operation *op)
 {
-  return op->count > 0 ? push_next(L, op) : outcome_push(L, &op->outcome);
+  if (operation_unread(op) > 0)
+    return push_next(L, op);
+  op->flags = op->outcome.flags;
+  return outcome_push(L, &op->outcome);
 }
 
 static bool has_failed(const struct operation *op)
 {
-  return op->count == 0 && op->outcome.res < 0 &&
+  return operation_unread(op) == 0 && op->outcome.res < 0 &&
          !outcome_is_expiry(&op->outcome);
+}
+
+/* The next result is asked for: what the last one brought goes back to the
+** pool, if it is in the Buffer that is used again. */
+static void reuse(lua_State *L, const struct operation *op)
+{
+  struct buffer *b;
+  if (!op->reuses)
+    return;
+  lua_getiuservalue(L, 1, HANDLE_BUFFER);
+  b = lua_touserdata(L, -1);
+  if (b != NULL)
+    buffer_release(b);
+  lua_pop(L, 1);
 }
 
 /* In the `k` of an await: was a waiting task resumed by somebody else? */
@@ -144,10 +175,21 @@ static void check_cancelled(lua_State *L, const struct operation *op,
 ** In a task, an operation of a ring that is not the home ring: that ring's
 ** bell is polled from the home ring, and the ring reaped when it rings.
 ** Somebody else may reap it first, so the task also stands among the
-** operation's watchers; see wake.
+** operation's watchers; see wake.  A ring that polls its devices rings no
+** bell by itself: the task enters it in every turn.
 */
 
 static int foreign_k(lua_State *L, int status, lua_KContext ctx);
+
+void operation_step_foreign(lua_State *L, struct ring *r)
+{
+  int bell = ring_bell(r), rc;
+  if (bell < 0)
+    luaL_error(L, "eventfd: %s", strerror(-bell));
+  rc = ring_step(L, r, false, 0);
+  if (rc < 0)
+    luaL_error(L, "io_uring_enter: %s", strerror(-rc));
+}
 
 static void watch(lua_State *L, struct task *t, int fd)
 {
@@ -164,29 +206,36 @@ static void watch(lua_State *L, struct task *t, int fd)
   t->event = e;
 }
 
+int operation_park_foreign(lua_State *L, struct task *t, struct ring *r,
+                           struct queue *queue, lua_KFunction k,
+                           bool (*ready)(void *arg), void *arg)
+{
+  if (ring_is_polled(r)) {
+    task_make_ready(t);
+    return lua_yieldk(L, 0, (lua_KContext)t, k);
+  }
+  if (ring_has_unsent(r)) /* nobody else hands it over */
+    ring_ring_bell(r);
+  watch(L, t, ring_bell(r));
+  if (ready(arg)) /* a finaliser reaped it meanwhile */
+    ring_cancel(t->core->home, t->event);
+  return task_park(L, t, queue, k, (lua_KContext)t);
+}
+
 static int await_foreign(lua_State *L, struct task *t, struct operation *op)
 {
-  if (!is_ready(op)) {
-    int bell = ring_bell(op->ring), rc;
-    if (bell < 0)
-      return luaL_error(L, "eventfd: %s", strerror(-bell));
-    rc = ring_step(L, op->ring, false, 0);
-    if (rc < 0)
-      return luaL_error(L, "io_uring_enter: %s", strerror(-rc));
-    if (is_ready(op))
-      return t->then(L, LUA_OK, (lua_KContext)t);
-    if (ring_has_unsent(op->ring)) /* nobody else hands it over */
-      ring_ring_bell(op->ring);
-    watch(L, t, bell);
-    return task_park(L, t, &op->watchers, foreign_k, (lua_KContext)t);
-  }
-  return t->then(L, LUA_OK, (lua_KContext)t);
+  if (!is_ready(op))
+    operation_step_foreign(L, op->ring);
+  if (is_ready(op))
+    return t->then(L, LUA_OK, (lua_KContext)t);
+  return operation_park_foreign(L, t, op->ring, &op->watchers, foreign_k,
+                                is_ready, op);
 }
 
 static int foreign_k(lua_State *L, int status, lua_KContext ctx)
 {
   struct task *t = (struct task *)ctx;
-  struct operation *op = tooperation(L);
+  struct operation *op = handle(L);
   (void)status;
   if (!task_is_resumed(t))
     return task_park_again(L, t, foreign_k);
@@ -208,6 +257,8 @@ int operation_await_ready(lua_State *L, struct operation *op, lua_KFunction k)
     loop_until(L, op->ring, UINT64_MAX, is_ready, op);
     return k(L, LUA_OK, 0);
   }
+  if (is_ready(op)) /* a finaliser reaped it meanwhile */
+    return k(L, LUA_OK, 0);
   if (op->ring != op->core->home) {
     t->then = k;
     return await_foreign(L, t, op);
@@ -218,7 +269,7 @@ int operation_await_ready(lua_State *L, struct operation *op, lua_KFunction k)
 
 int operation_await_k(lua_State *L, int status, lua_KContext ctx)
 {
-  struct operation *op = tooperation(L);
+  struct operation *op = handle(L);
   (void)status;
   if (too_early(ctx))
     return task_park_again(L, (struct task *)ctx, operation_await_k);
@@ -235,6 +286,7 @@ static int operation_await(lua_State *L)
   struct operation *op = tooperation(L);
   check_usable(L, op);
   lua_settop(L, 1);
+  reuse(L, op);
   return operation_await_ready(L, op, operation_await_k);
 }
 
@@ -244,16 +296,18 @@ static int operation_await(lua_State *L)
 
 static int next_k(lua_State *L, int status, lua_KContext ctx)
 {
-  struct operation *op = tooperation(L);
+  struct operation *op = handle(L);
   (void)status;
   if (too_early(ctx))
     return task_park_again(L, (struct task *)ctx, next_k);
   if (!is_ready(op))
     return operation_await_ready(L, op, next_k);
   check_cancelled(L, op, ctx);
-  if (op->count == 0) {
+  if (operation_unread(op) == 0) {
     bool fresh = op->outcome.state == OUTCOME_READY;
     if (!fresh || op->outcome.res == -ECANCELED)
+      return 0;
+    if (outcome_is_end(&op->outcome))
       return 0;
     if (has_failed(op))
       return luaL_error(L, "%s: %s", op->outcome.row->name,
@@ -267,6 +321,7 @@ static int results_next(lua_State *L)
   struct operation *op = tooperation(L);
   check_usable(L, op);
   lua_settop(L, 1);
+  reuse(L, op);
   return operation_await_ready(L, op, next_k);
 }
 
@@ -275,7 +330,8 @@ static int results_next(lua_State *L)
 static int operation_results(lua_State *L)
 {
   tooperation(L);
-  lua_pushcfunction(L, results_next);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_pushcclosure(L, results_next, 1);
   lua_pushvalue(L, 1);
   lua_pushnil(L);
   lua_pushvalue(L, 1);
@@ -300,6 +356,15 @@ static int operation_cancel_lua(lua_State *L)
   return 1;
 }
 
+/* request_cancel(op): the same without a Cancellation, and without memory */
+static int operation_request_cancel(lua_State *L)
+{
+  struct operation *op = tooperation(L);
+  check_usable(L, op);
+  operation_cancel(op);
+  return 0;
+}
+
 /* Replaces the Cancellation at index 1 by its operation. */
 static struct operation *cancellation_operation(lua_State *L)
 {
@@ -312,7 +377,7 @@ static struct operation *cancellation_operation(lua_State *L)
 
 static int cancellation_k(lua_State *L, int status, lua_KContext ctx)
 {
-  struct operation *op = tooperation(L);
+  struct operation *op = handle(L);
   (void)status;
   if (too_early(ctx))
     return task_park_again(L, (struct task *)ctx, cancellation_k);
@@ -352,8 +417,8 @@ static int notification_k(lua_State *L, int status, lua_KContext ctx)
   (void)status;
   if (too_early(ctx))
     return task_park_again(L, (struct task *)ctx, notification_k);
-  if (tooperation(L)->event != NULL)
-    return operation_await_ready(L, tooperation(L), notification_k);
+  if (handle(L)->event != NULL)
+    return operation_await_ready(L, handle(L), notification_k);
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -384,6 +449,27 @@ static int cancellation_status(lua_State *L)
   return 1;
 }
 
+/* op:flags() -> IORING_CQE_F_* of the result that was handed out last; 0
+** before the first */
+static int operation_flags(lua_State *L)
+{
+  lua_pushinteger(L, tooperation(L)->flags);
+  return 1;
+}
+
+/* progress(op) -> is there something to come that was not handed out yet? was
+** cancel asked for? is it multishot? what is it called? */
+static int operation_progress(lua_State *L)
+{
+  const struct operation *op = tooperation(L);
+  lua_pushboolean(L, op->event != NULL || operation_unread(op) > 0 ||
+                         op->outcome.state == OUTCOME_READY);
+  lua_pushboolean(L, op->cancelled);
+  lua_pushboolean(L, op->multishot);
+  lua_pushstring(L, op->outcome.row ? op->outcome.row->name : "none");
+  return 4;
+}
+
 static int operation_tostring(lua_State *L)
 {
   struct operation *op = tooperation(L);
@@ -405,28 +491,25 @@ static int cancellation_tostring(lua_State *L)
 ** The end of a handle
 */
 
-/* Results that nobody took: what they yield is closed. */
+/* Results that nobody took: what they yield is closed, buffers go back to
+** their pool. */
 static void drop_results(struct operation *op)
 {
-  for (; op->count > 0; op->count--) {
-    outcome_lose(op->core, &op->outcome, op->results[op->head].res);
-    op->head = (op->head + 1) % RESULTS_MAX;
+  while (operation_unread(op) > 0) {
+    struct result *one = results_first(&op->results);
+    outcome_lose(op->core, &op->outcome, one->res);
+    data_drop(&one->data);
+    take(op);
   }
-  mem_free(op->core, op->results, RESULTS_MAX * sizeof *op->results);
-  op->results = NULL;
 }
 
 static int close_k(lua_State *L, int status, lua_KContext ctx)
 {
-  struct operation *op = tooperation(L);
+  struct operation *op = handle(L);
   (void)status;
   if (too_early(ctx))
     return task_park_again(L, (struct task *)ctx, close_k);
-  while (op->count > 0) { /* make room for the last ones to come */
-    outcome_lose(op->core, &op->outcome, op->results[op->head].res);
-    op->head = (op->head + 1) % RESULTS_MAX;
-    op->count--;
-  }
+  drop_results(op);
   if (op->event != NULL)
     return operation_await_ready(L, op, close_k);
   outcome_drop(op->core, &op->outcome);
@@ -458,6 +541,8 @@ static int operation_gc(lua_State *L)
     ring_orphan(op->ring, e);
   outcome_drop(op->core, &op->outcome);
   drop_results(op);
+  results_close(op->core, &op->results);
+  gather_forget(op);
   /* whoever waits has lost its stack: the program closed its coroutine */
   tasks_wake(&op->waiters);
   tasks_leave(&op->watchers);
@@ -470,6 +555,7 @@ static const luaL_Reg operation_methods[] = {
     {"status", operation_status},
     {"results", operation_results},
     {"notification", operation_notification},
+    {"flags", operation_flags},
     {NULL, NULL},
 };
 
@@ -490,7 +576,8 @@ void operation_register(lua_State *L)
 {
   luaL_newmetatable(L, OPERATION_TYPE);
   luaL_setfuncs(L, operation_meta, 0);
-  luaL_newlib(L, operation_methods);
+  luaL_newlibtable(L, operation_methods);
+  core_set_methods(L, operation_methods, -2);
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
   luaL_newmetatable(L, CANCELLATION_TYPE);
@@ -503,4 +590,9 @@ void operation_register(lua_State *L)
   lua_setfield(L, -2, "prepare");
   lua_pushcfunction(L, operation_link);
   lua_setfield(L, -2, "link");
+  lua_pushcfunction(L, operation_progress);
+  lua_setfield(L, -2, "progress");
+  lua_pushcfunction(L, operation_request_cancel);
+  lua_setfield(L, -2, "request_cancel");
+  prepare_register(L);
 }

@@ -9,6 +9,7 @@
 #include "errors.h"
 #include "event.h"
 #include "op.h"
+#include "pool.h"
 #include "sockaddr.h"
 
 static void set_integer(lua_State *L, const char *name, uint64_t n)
@@ -72,6 +73,30 @@ static void push_statx(lua_State *L, const struct statx *s)
   lua_setfield(L, -2, "type");
 }
 
+/* A message in a buffer of a pool stands behind a header, the sender's address
+** and control data, for both of which the call has set room aside
+** (io_uring_recvmsg_out). */
+static int push_pool_message(lua_State *L, struct outcome *o)
+{
+  struct pool_message m;
+  pool_message(&o->data, o->control_room, &m);
+  lua_pushinteger(L, m.size);
+  lua_createtable(L, 0, 4);
+  if (m.name_size > 0) {
+    sockaddr_push(L, &m.name, m.name_size);
+    lua_setfield(L, -2, "from");
+  }
+  set_integer(L, "flags", m.flags);
+  set_integer(L, "control_length", m.control_size);
+  if (m.control_size > 0) {
+    lua_pushlstring(L, m.control, m.control_size);
+    lua_setfield(L, -2, "control");
+  }
+  data_push(L, &o->data, m.offset, m.size);
+  o->res = (int32_t)m.size; /* asked again, there is only that */
+  return 3;
+}
+
 static void push_message(lua_State *L, const struct aux *aux)
 {
   lua_createtable(L, 0, 3);
@@ -120,7 +145,7 @@ static void push_option(lua_State *L, int value, int32_t size)
   lua_pushinteger(L, size == 1 ? *(unsigned char *)&value : value);
 }
 
-static int push_success(lua_State *L, const struct outcome *o)
+static int push_fields(lua_State *L, const struct outcome *o)
 {
   lua_pushinteger(L, o->res);
   switch ((enum result_kind)o->row->result) {
@@ -159,10 +184,46 @@ static int push_success(lua_State *L, const struct outcome *o)
     lua_pushinteger(L, o->flags);
     return 2;
   case RESULT_INTEGER:
+  case RESULT_PROVIDED:
+  case RESULT_REMOVED:
   case RESULT_TIMEOUT:
     break;
   }
   return 1;
+}
+
+/* The number of a buffer that the program has provided by itself. */
+static int push_number(lua_State *L, const struct outcome *o)
+{
+  if (o->data.shape != DATA_NUMBER)
+    return 0;
+  lua_pushinteger(L, o->flags >> IORING_CQE_BUFFER_SHIFT);
+  return 1;
+}
+
+static int push_success(lua_State *L, struct outcome *o)
+{
+  int n;
+  if (o->multishot && o->row->result == RESULT_MESSAGE) {
+    if (o->data.block != NULL)
+      return push_pool_message(L, o);
+    lua_pushinteger(L, o->res);
+    return 1;
+  }
+  n = push_fields(L, o);
+  if (o->data.block == NULL)
+    return n + push_number(L, o);
+  data_push(L, &o->data, 0, o->data.size);
+  return n + 1;
+}
+
+bool outcome_is_end(const struct outcome *o)
+{
+  if (!o->multishot || !o->row->streams)
+    return false;
+  return o->row->result == RESULT_MESSAGE
+             ? o->res >= 0 && pool_message_is_end(&o->data)
+             : o->res == 0;
 }
 
 bool outcome_is_expiry(const struct outcome *o)
@@ -223,6 +284,7 @@ void outcome_drop(struct core *core, struct outcome *o)
 {
   if (o->state == OUTCOME_READY && o->res >= 0)
     lose(core, o);
+  data_drop(&o->data);
   aux_free(core, o->aux);
   o->aux = NULL;
   o->state = OUTCOME_NONE;

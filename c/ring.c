@@ -8,12 +8,15 @@
 **  - reaping moves outcomes and marks who is ready; it runs nobody.
 */
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "message.h"
 #include "operation.h"
+#include "pool.h"
+#include "provided.h"
 #include "ring_parts.h"
 #include "skip.h"
 #include "task.h"
@@ -24,7 +27,7 @@
 */
 
 void ring_settle(struct ring *r, struct outcome *o, struct event *e,
-                 int32_t res, uint32_t flags)
+                 int32_t res, uint32_t flags, const struct data *data)
 {
   if (o->aux != NULL || o->state == OUTCOME_READY)
     outcome_drop(r->core, o); /* of an await that ended for lack of memory */
@@ -36,6 +39,8 @@ void ring_settle(struct ring *r, struct outcome *o, struct event *e,
   o->wants_peer = (e->flags & EVENT_PEER) != 0;
   o->yields = event_yields(e->flags);
   o->ring = r->number;
+  if (data != NULL)
+    o->data = *data;
   e->aux = NULL;
 }
 
@@ -56,28 +61,39 @@ static int32_t result_of(const struct event *e, int32_t res)
   return res;
 }
 
-void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
-                 uint32_t flags)
+void ring_lose(const struct ring *r, const struct event *e,
+               const struct result *one)
 {
-  cancel_not_due(r, e);
+  const struct outcome from = {.yields = event_yields(e->flags),
+                               .ring = r->number};
+  struct data data = one->data;
+  outcome_lose(r->core, &from, one->res);
+  data_drop(&data);
+}
+
+void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
+                 uint32_t flags, const struct data *data)
+{
+  cancel_settled(r, e);
+  again_leave(r, e);
   skip_leave(e);
-  if (e->flags & EVENT_RETRY)
-    r->retries--;
   if (e->flags & EVENT_DRAIN && !(e->flags & EVENT_BACKLOG))
     r->draining = false;
   res = result_of(e, res);
+  if (row_provides(e->row))
+    provided_settle(r, e, res);
   event_give_back(L, r, e);
   r->stats.completed++;
   if (e->task != NULL) {
-    ring_settle(r, &e->task->outcome, e, res, flags);
+    ring_settle(r, &e->task->outcome, e, res, flags, data);
     task_complete(e->task);
   } else if (e->op != NULL) {
     if (!e->op->announced)
-      ring_settle(r, &e->op->outcome, e, res, flags);
+      ring_settle(r, &e->op->outcome, e, res, flags, data);
     operation_complete(e->op);
   } else {
     struct outcome lost = {0};
-    ring_settle(r, &lost, e, res, flags);
+    ring_settle(r, &lost, e, res, flags, data);
     outcome_drop(r->core, &lost);
   }
   event_free(r, e);
@@ -91,71 +107,93 @@ static void announce(struct ring *r, struct event *e, uint32_t flags)
   struct aux *aux = e->aux; /* the kernel still reads it */
   e->aux = NULL;
   if (e->task != NULL) {
-    ring_settle(r, &e->task->outcome, e, e->res, flags);
+    ring_settle(r, &e->task->outcome, e, e->res, flags, NULL);
     task_complete(e->task);
     e->task = NULL;
   } else if (e->op != NULL) {
-    ring_settle(r, &e->op->outcome, e, e->res, flags);
+    ring_settle(r, &e->op->outcome, e, e->res, flags, NULL);
     operation_announce(e->op);
   }
   e->aux = aux;
 }
 
-/* One result of many, for nobody. */
-static void lose(const struct ring *r, const struct event *e, int32_t res)
-{
-  const struct outcome from = {.yields = event_yields(e->flags),
-                               .ring = r->number};
-  outcome_lose(r->core, &from, res);
-}
-
 /* A CQE that is not the last.  A multishot handle takes it as one result of
 ** many; otherwise it is the result, and the last CQE only gives back. */
-static void progress(struct ring *r, struct event *e, int32_t res,
-                     uint32_t flags)
+static void progress(struct ring *r, struct event *e, const struct result *one)
 {
   if (e->op != NULL && operation_is_multishot(e->op)) {
-    if (!operation_deliver(e->op, res, flags)) {
-      lose(r, e, res); /* no room to keep it */
+    again_proven(r, e);
+    again_fired(e);
+    if (!operation_deliver(e->op, one)) {
+      ring_lose(r, e, one); /* no memory to keep it */
       ring_cancel(r, e);
+    } else if (operation_unread(e->op) >= RESULTS_MAX) {
+      again_pause(r, e);
     }
   } else if (e->flags & EVENT_RESULT || (!e->task && !e->op)) {
-    lose(r, e, res);
+    ring_lose(r, e, one);
   } else {
-    e->res = res;
+    struct data data = one->data; /* that of a raw SQE, which wants one */
+    data_drop(&data);
+    e->res = one->res;
     e->flags |= EVENT_RESULT;
     if (e->flags & EVENT_ZERO_COPY)
-      announce(r, e, flags);
+      announce(r, e, one->flags);
   }
+}
+
+/* What the completion brought in buffers of a pool. */
+static void claim(struct ring *r, const struct event *e, struct result *one)
+{
+  if (!(e->flags & EVENT_SELECTS))
+    return;
+  if (e->again.pool == NULL) {
+    provided_claim(r, e->again.group, one->flags >> IORING_CQE_BUFFER_SHIFT);
+    one->data.shape = DATA_NUMBER;
+    return;
+  }
+  pool_claim(e->again.pool, e, one->res, one->flags, &one->data);
+  one->data.shape = event_data_shape(e->flags);
+}
+
+static void ended(lua_State *L, struct ring *r, struct event *e,
+                  const struct result *one)
+{
+  r->in_flight--;
+  if (e->flags & EVENT_AGAIN && again_goes_on(r, e, one))
+    return;
+  ring_finish(L, r, e, one->res, one->flags, &one->data);
 }
 
 static void complete(lua_State *L, struct ring *r,
                      const struct io_uring_cqe *cqe)
 {
   struct event *e = event_find(&r->events, cqe->user_data);
+  struct result one = {cqe->res, cqe->flags, NO_DATA};
   if (e != NULL && e->flags & EVENT_GROUPED)
     skip_conclude(L, r, e);
-  if (e == NULL && cancel_is_request(r, cqe->user_data)) {
+  if (e != NULL && cqe->flags & IORING_CQE_F_BUFFER)
+    claim(r, e, &one);
+  if (e == NULL && cancel_is_request(r, cqe->user_data))
     cancel_ended(r, cqe->user_data, cqe->res);
-  } else if (e == NULL) {
-    if (!message_receive(r, cqe->user_data, cqe->res))
-      r->stats.unknown++;
-  } else if (cqe->flags & IORING_CQE_F_MORE) {
-    progress(r, e, cqe->res, cqe->flags);
-  } else {
-    r->in_flight--;
-    ring_finish(L, r, e, cqe->res, cqe->flags);
-  }
+  else if (e == NULL)
+    r->stats.unknown += !message_receive(r, cqe->user_data, cqe->res);
+  else if (cqe->flags & IORING_CQE_F_MORE)
+    progress(r, e, &one);
+  else
+    ended(L, r, e, &one);
 }
 
-static void reap(lua_State *L, struct ring *r)
+unsigned ring_reap(lua_State *L, struct ring *r, unsigned most)
 {
   struct io_uring_cq *cq = &r->io.cq;
-  unsigned head = *cq->khead;
-  unsigned tail = io_uring_smp_load_acquire(cq->ktail);
-  for (; head != tail; head++)
+  unsigned head = *cq->khead, ready = ring_cq_ready(r);
+  unsigned count = ready < most ? ready : most;
+  unsigned end = head + count;
+  for (; head != end; head++)
     complete(L, r, &cq->cqes[head & cq->ring_mask]);
-  io_uring_smp_store_release(cq->khead, head);
+  io_uring_smp_store_release(cq->khead, end);
+  return count;
 }
 
 /*
@@ -170,18 +208,17 @@ int ring_submit(lua_State *L, struct ring *r)
   to_submit = queue_publish(r);
   if (to_submit == 0)
     return 0;
-  rc = r->driver->enter(r, to_submit, 0, 0);
+  rc = ring_enter(r, to_submit, 0, 0);
   skip_check_whole(r);
   return rc;
 }
 
 static bool cq_empty(const struct ring *r)
 {
-  return *r->io.cq.khead == io_uring_smp_load_acquire(r->io.cq.ktail);
+  return ring_cq_ready(r) == 0;
 }
 
-/* Is this what enter says when nothing is wrong with the ring? */
-static bool passing(int rc)
+bool ring_is_passing(int rc)
 {
   return rc >= 0 || rc == -EINTR || rc == -ETIME || rc == -EAGAIN ||
          rc == -EBUSY || rc == -EBADR;
@@ -195,12 +232,12 @@ static int wait_out_pressure(struct ring *r, uint64_t deadline_ns)
   uint64_t soon = now_ns() + 1000000u;
   if (!cq_empty(r))
     return 0;
-  return r->driver->enter(r, 0, 1, soon < deadline_ns ? soon : deadline_ns);
+  return ring_enter(r, 0, 1, soon < deadline_ns ? soon : deadline_ns);
 }
 
-/* Silences the bell.  What rang between the reaping and here is rung again:
-** the kernel raises the flags before it rings. */
-static void silence_bell(const struct ring *r)
+/* What rang between the reaping and here is rung again: the kernel raises the
+** flags before it rings. */
+void ring_silence_bell(const struct ring *r)
 {
   const unsigned more = IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW;
   eventfd_t count;
@@ -222,16 +259,16 @@ int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
   /* what found no room follows in the next step: first hand over */
   wait = wait && all && completed == r->stats.completed && cq_empty(r);
   to_submit = queue_publish(r);
-  rc = r->driver->enter(r, to_submit, wait, deadline_ns);
+  rc = ring_enter(r, to_submit, wait, deadline_ns);
   skip_check_whole(r);
   if (rc == -EAGAIN || rc == -EBUSY || (!all && queue_room(r) == 0))
     rc = wait_out_pressure(r, deadline_ns);
   if (rc == -EBADR) /* the kernel had no memory to keep a CQE */
     r->stats.overflowed++;
-  reap(L, r);
-  silence_bell(r);
+  ring_reap(L, r, UINT_MAX);
+  ring_silence_bell(r);
   queue_refill(L, r);
-  return passing(rc) ? 0 : rc;
+  return ring_is_passing(rc) ? 0 : rc;
 }
 
 int ring_bell(struct ring *r)
@@ -259,7 +296,8 @@ void ring_ring_bell(const struct ring *r)
 
 bool ring_idle(const struct ring *r)
 {
-  return r->in_flight == 0 && r->unpublished == 0 && r->backlog.count == 0;
+  return r->in_flight == 0 && r->unpublished == 0 && r->backlog.count == 0 &&
+         r->waking.head == NULL;
 }
 
 /*
@@ -305,6 +343,9 @@ struct ring *ring_open(lua_State *L, struct core *core,
   }
   for (size_t i = 0; i < sizeof r->supported; i++)
     r->supported[i] &= (uint8_t)~options->without[i];
+  r->lacks_bundles |= options->without_bundles;
+  r->spoils_incremental = options->without_incremental;
+  r->multishot_spoilt = options->without_multishot;
   r->state = RING_OPEN;
   return r;
 }

@@ -14,12 +14,15 @@
 struct ring_options {
   unsigned entries, cq_entries; /* cq_entries 0: four times the SQ */
   unsigned backlog;             /* SQEs that may wait outside the SQ */
-  bool sqpoll;
+  bool sqpoll, iopoll;
+  const struct ring *attach; /* whose threads it shares, or NULL */
   unsigned sq_thread_idle_ms;
   int sq_thread_cpu;        /* -1: not pinned */
   lua_Number drain_timeout; /* seconds that close waits for loans */
   const struct driver *driver;
   uint8_t without[32]; /* opcodes to treat as missing, a bit each */
+  uint64_t without_multishot;
+  bool without_bundles, without_incremental;
   /* for the fault driver */
   lua_Integer fault_seed;
   lua_Number fault_rate;
@@ -30,6 +33,7 @@ struct ring_options {
 struct ring_stats {
   uint64_t prepared, completed, cancelled, orphaned, overflowed, unknown;
   uint64_t enters;
+  uint64_t rearmed;    /* times that an operation was queued again */
   uint64_t bytes_lent; /* now */
   uint64_t leaked;     /* bytes left to the kernel when the ring closed */
 };
@@ -40,6 +44,8 @@ enum ring_state {
   RING_CLOSED     /* the queues are gone; the counters remain */
 };
 
+struct provision;
+
 struct backlog {
   struct io_uring_sqe *sqes; /* a circle of `size`, a power of two */
   unsigned size, head, count, limit;
@@ -49,6 +55,13 @@ struct backlog {
 struct registered {
   struct block *block;
   size_t offset, size;
+};
+
+/* Registered ranges by where they begin. */
+struct registered_start {
+  uintptr_t address;
+  uint16_t index;    /* of this range */
+  uint16_t farthest; /* of the one, up to here, that ends last */
 };
 
 struct ring {
@@ -64,14 +77,17 @@ struct ring {
   bool draining; /* a drained operation is under way */
   bool linking;  /* the newest operation is linked to the one to come */
   struct event_table events;
+  const void *registrar; /* the thread that registered its descriptor */
   int bell; /* eventfd that completions ring, -1: none yet; see ring_bell */
   struct backlog backlog;
   uint64_t queued;            /* SQEs put into the SQ so far */
   uint64_t published;         /* of those, visible to the kernel */
   unsigned unpublished;       /* events among those not yet published */
   unsigned in_flight;         /* events published and not terminal */
-  struct event *cancels;      /* events whose cancel request is due */
-  struct event *cancels_end;  /* the last of them */
+  struct event_list cancels;  /* events whose cancel request is due */
+  struct event_list waking;   /* resting ones, to be queued again */
+  unsigned resting;           /* events that are to be queued again, */
+  unsigned starving;          /* those of them that wait for a buffer */
   unsigned requests;          /* cancel requests that have not ended */
   unsigned retries;           /* events whose cancel is asked again, */
   uint64_t retry_at;          /* and when */
@@ -79,9 +95,17 @@ struct ring {
   struct event *receiver;     /* of messages, or NULL */
   struct queue space;         /* tasks that wait for room in the backlog */
   struct registered *buffers; /* by index */
+  struct registered_start *starts;
   unsigned nbuffers;
+  struct pool *pools;
+  struct provision *provisions; /* newest first */
+  bool lacks_bundles, has_incremental, lacks_incremental;
   lua_Number drain_timeout;
   uint8_t supported[32]; /* a bit for each opcode of the kernel */
+  /* opcodes seen to be done as multishot, seen not to be, and those that are
+  ** made to be refused; see multishot.h */
+  uint64_t multishot_proven, multishot_lacking, multishot_spoilt;
+  bool spoils_incremental;
   struct ring_stats stats;
 };
 
@@ -102,6 +126,13 @@ static inline bool ring_published(const struct ring *r, const struct event *e)
 {
   return e->flags & EVENT_RECEIVES ||
          (!(e->flags & EVENT_BACKLOG) && e->order < r->published);
+}
+
+/* Are completions found by polling the devices, which only an enter does? */
+static inline bool ring_is_polled(const struct ring *r)
+{
+  return (r->io.flags & (IORING_SETUP_IOPOLL | IORING_SETUP_SQPOLL)) ==
+         IORING_SETUP_IOPOLL;
 }
 
 static inline bool ring_supports(const struct ring *r, uint8_t opcode)
@@ -159,12 +190,26 @@ bool ring_group_is_full(const struct ring *r);
 ** withdrawn and never will be seen.  The outcome comes as any other. */
 void ring_cancel(struct ring *r, struct event *e);
 
+/* A resting event is queued again with the next refill; all of a list. */
+void again_wake(struct ring *r, struct event *e);
+void again_wake_all(struct ring *r, struct event_list *list);
+
+/* So many of its results are unread. */
+void again_caught_up(struct ring *r, struct event *e, unsigned unread);
+
+/* Does the kernel not know it as multishot?  Then it is done one by one. */
+bool again_lacks_multishot(const struct ring *r, const struct event *e);
+void again_make_single(struct event *e, struct io_uring_sqe *sqe);
+
 /* Nobody will ask for this event's outcome: an orphan, cancelled. */
 void ring_orphan(struct ring *r, struct event *e);
 
 /* Publishes what is queued and hands it over; reaps nothing.  Returns how
 ** many SQEs the kernel took or -errno. */
 int ring_submit(lua_State *L, struct ring *r);
+
+/* Is this what enter says when nothing is wrong with the ring? */
+bool ring_is_passing(int rc);
 
 /* One step: one enter that submits and, if `wait`, waits for a completion or
 ** the deadline; then the batch is reaped and the SQ refilled.  Nothing of the

@@ -9,6 +9,8 @@
 **    where the operation goes on for all that it is asked again.
 ** 4. An event that the kernel has not seen needs none: it is withdrawn, and
 **    with it those that are linked to it.
+** 5. A ring with IORING_SETUP_IOPOLL takes no such request: what it has in
+**    flight is I/O of a device, and ends by itself.
 */
 #include <errno.h>
 #include <string.h>
@@ -23,28 +25,23 @@
 void cancel_due(struct ring *r, struct event *e)
 {
   e->flags |= EVENT_CANCEL_DUE;
-  e->next = NULL;
-  e->prev = r->cancels_end;
-  if (r->cancels_end != NULL)
-    r->cancels_end->next = e;
-  else
-    r->cancels = e;
-  r->cancels_end = e;
+  event_list_add(&r->cancels, e);
 }
 
-void cancel_not_due(struct ring *r, struct event *e)
+static void not_due(struct ring *r, struct event *e)
 {
   if (!(e->flags & EVENT_CANCEL_DUE))
     return;
   e->flags &= ~EVENT_CANCEL_DUE;
-  if (e->prev != NULL)
-    e->prev->next = e->next;
-  else
-    r->cancels = e->next;
-  if (e->next != NULL)
-    e->next->prev = e->prev;
-  else
-    r->cancels_end = e->prev;
+  event_list_remove(&r->cancels, e);
+}
+
+void cancel_settled(struct ring *r, struct event *e)
+{
+  not_due(r, e);
+  if (e->flags & EVENT_RETRY)
+    r->retries--;
+  e->flags &= ~EVENT_RETRY;
 }
 
 /* Its SQE becomes a NOP, and those of the group behind it do, too. */
@@ -76,18 +73,27 @@ static void withdraw(struct ring *r, struct event *e)
 
 void ring_cancel(struct ring *r, struct event *e)
 {
+  bool pausing = (e->flags & EVENT_PAUSING) != 0;
   if (e->flags & EVENT_RECEIVES) {
     message_end(r, -ECANCELED);
     return;
   }
-  if (e->flags & EVENT_CANCELLING || ring_is_foreign(r))
+  if ((e->flags & EVENT_CANCELLING && !pausing) || ring_is_foreign(r))
     return;
   e->flags |= EVENT_CANCELLING;
+  e->flags &= ~EVENT_PAUSING;
   r->stats.cancelled++;
-  if (ring_published(r, e))
-    cancel_due(r, e);
-  else
+  if (pausing)
+    return; /* the request is on its way already */
+  if (e->flags & EVENT_RESTING) {
+    e->flags |= EVENT_WITHDRAWN;
+    again_wake(r, e);
+    return;
+  }
+  if (!ring_published(r, e))
     withdraw(r, e);
+  else if (!(r->io.flags & IORING_SETUP_IOPOLL))
+    cancel_due(r, e);
 }
 
 void ring_orphan(struct ring *r, struct event *e)
@@ -145,13 +151,13 @@ uint64_t cancel_retry(struct ring *r, uint64_t deadline_ns)
 
 bool cancel_refill(struct ring *r)
 {
-  while (r->cancels != NULL) {
+  while (r->cancels.head != NULL) {
     struct io_uring_sqe *sqe = queue_next_sqe(r);
     if (sqe == NULL)
       return false;
-    cancel_sqe(sqe, r->cancels);
+    cancel_sqe(sqe, r->cancels.head);
     r->requests++;
-    cancel_not_due(r, r->cancels);
+    not_due(r, r->cancels.head);
   }
   return true;
 }

@@ -11,6 +11,8 @@
 
 #include "message.h"
 #include "operation.h"
+#include "pool.h"
+#include "provided.h"
 #include "registered.h"
 #include "ring_parts.h"
 #include "task.h"
@@ -21,7 +23,7 @@ static void cancel_again(struct event *e, void *arg)
   struct ring *r = arg;
   if (e->flags & (EVENT_WITHDRAWN | EVENT_CANCEL_DUE | EVENT_RETRY))
     return;
-  e->flags &= ~EVENT_CANCELLING;
+  e->flags &= ~(EVENT_CANCELLING | EVENT_PAUSING);
   ring_cancel(r, e);
 }
 
@@ -39,13 +41,20 @@ static bool strings_lent(struct ring *r)
   return lent;
 }
 
+/* Has nobody anything of ours any more, nor is anything left to be queued
+** again? */
+static bool is_quiet(const struct ring *r)
+{
+  return ring_idle(r) && r->resting == 0;
+}
+
 /* Cancels and reaps until nothing is left or the deadline is past.  True if
 ** the kernel has nothing of ours any more. */
 static bool drain(lua_State *L, struct ring *r, uint64_t deadline_ns)
 {
   const uint64_t again_ns = 20000000u; /* a cancel can come too early */
   uint64_t repeat = 0;
-  while (!ring_idle(r)) {
+  while (!is_quiet(r)) {
     uint64_t now = now_ns();
     if (now >= repeat) {
       uint64_t cancelled = r->stats.cancelled;
@@ -55,9 +64,9 @@ static bool drain(lua_State *L, struct ring *r, uint64_t deadline_ns)
       repeat = now + again_ns;
     }
     if (ring_step(L, r, deadline_ns != 0, repeat) < 0)
-      return ring_idle(r);
+      return is_quiet(r);
     if (now >= deadline_ns && (deadline_ns == 0 || !strings_lent(r)))
-      return ring_idle(r);
+      return is_quiet(r);
   }
   return true;
 }
@@ -68,18 +77,18 @@ static void leak(struct event *e, void *arg)
 {
   struct ring *r = arg;
   struct aux *aux = e->aux;
-  if (e->loan.block != NULL)
+  if (!(e->flags & EVENT_SHARES_LOAN) && e->loan.block != NULL)
     r->stats.leaked += e->loan.size;
   for (unsigned i = 0; aux != NULL && i < aux->nvec; i++)
     if (aux->loans[i].block != NULL)
       r->stats.leaked += aux->loans[i].size;
   e->aux = NULL; /* the outcome must not take it along */
   if (e->task != NULL) {
-    ring_settle(r, &e->task->outcome, e, -ECANCELED, 0);
+    ring_settle(r, &e->task->outcome, e, -ECANCELED, 0, NULL);
     task_complete(e->task);
   } else if (e->op != NULL) {
     if (!e->op->announced)
-      ring_settle(r, &e->op->outcome, e, -ECANCELED, 0);
+      ring_settle(r, &e->op->outcome, e, -ECANCELED, 0, NULL);
     operation_complete(e->op);
   }
   e->task = NULL;
@@ -104,6 +113,7 @@ static void release_rest(struct ring *r)
   r->withdrawn = 0;
   tasks_wake(&r->space);
   registered_release(r);
+  pools_release(r);
 }
 
 static void release_queues(lua_State *L, struct ring *r, bool quiet)
@@ -111,6 +121,7 @@ static void release_queues(lua_State *L, struct ring *r, bool quiet)
   r->driver->close(r);
   release_rest(r);
   if (quiet) {
+    provided_release(r);
     event_table_close(L, r->core, &r->events);
   } else { /* the table stays where it is, with the loans inside it */
     event_each(&r->events, leak, r);
@@ -127,7 +138,7 @@ static void forget(struct event *e, void *arg)
 {
   struct forgetting *f = arg;
   e->flags &= ~(EVENT_CANCEL_DUE | EVENT_RETRY);
-  ring_finish(f->L, f->ring, e, -ECANCELED, 0);
+  ring_finish(f->L, f->ring, e, -ECANCELED, 0, NULL);
 }
 
 /* In a child of fork the queues are not even mapped, and the kernel works on
@@ -139,6 +150,7 @@ static void abandon(lua_State *L, struct ring *r)
   r->driver->forget(r);
   release_rest(r);
   event_each(&r->events, forget, &f);
+  provided_release(r);
   event_table_close(L, r->core, &r->events);
 }
 

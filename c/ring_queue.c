@@ -87,6 +87,11 @@ bool ring_grow_backlog(struct ring *r)
   return true;
 }
 
+void queue_put(struct ring *r, struct event *e, const struct io_uring_sqe *sqe)
+{
+  put_into_sq(r, e, queue_next_sqe(r), sqe);
+}
+
 void ring_queue(struct ring *r, struct event *e,
                 const struct io_uring_sqe *sqe)
 {
@@ -198,9 +203,11 @@ const char *ring_link(struct ring *r, struct event *const events[],
     if (first + i >= b->count ||
         backlog_at(b, first + i)->user_data != event_user_data(events[i]))
       return "operations to be linked must be prepared one after the other";
-  for (unsigned i = 0; i + 1 < count; i++)
+  for (unsigned i = 0; i + 1 < count; i++) {
     backlog_at(b, first + i)->flags |=
         hard ? IOSQE_IO_HARDLINK : IOSQE_IO_LINK;
+    events[i]->flags |= EVENT_LINKED;
+  }
   return NULL;
 }
 
@@ -212,7 +219,8 @@ const char *ring_link(struct ring *r, struct event *const events[],
 static bool held_back(const struct ring *r, const struct event *e)
 {
   return r->draining ||
-         (e->flags & EVENT_DRAIN && (r->in_flight > 0 || r->unpublished > 0));
+         (e->flags & EVENT_DRAIN &&
+          (r->in_flight > 0 || r->unpublished > 0 || r->resting > 0));
 }
 
 /* Takes those that were withdrawn out of the backlog, wherever they stand,
@@ -231,7 +239,7 @@ static void sweep_withdrawn(lua_State *L, struct ring *r)
       drags = (sqe->flags & SQE_LINKS) != 0;
       if (kept > 0) /* whatever was linked to it ends its group */
         backlog_at(b, kept - 1)->flags &= (uint8_t)~SQE_LINKS;
-      ring_finish(L, r, e, -ECANCELED, 0);
+      ring_finish(L, r, e, -ECANCELED, 0, NULL);
     } else {
       *backlog_at(b, kept++) = *sqe;
     }
@@ -258,7 +266,7 @@ static void advance_backlog(struct ring *r)
   b->head = (b->head + 1) & (b->size - 1);
   b->count--;
   e->flags &= ~EVENT_BACKLOG;
-  put_into_sq(r, e, queue_next_sqe(r), sqe);
+  queue_put(r, e, sqe);
 }
 
 /* False: some must wait for the SQ to be handed over. */
@@ -285,7 +293,7 @@ bool queue_refill(lua_State *L, struct ring *r)
   bool all;
   if (r->withdrawn > 0)
     sweep_withdrawn(L, r);
-  all = cancel_refill(r) && refill_backlog(r);
+  all = again_refill(L, r) && cancel_refill(r) && refill_backlog(r);
   if (!queue_empty(&r->space) && r->backlog.count < r->backlog.limit)
     tasks_wake_some(&r->space, r->backlog.limit - r->backlog.count);
   return all;
@@ -295,7 +303,7 @@ bool ring_has_unsent(const struct ring *r)
 {
   const struct io_uring_sq *sq = &r->io.sq;
   const struct backlog *b = &r->backlog;
-  if (r->cancels != NULL ||
+  if (r->cancels.head != NULL || r->waking.head != NULL ||
       sq->sqe_tail != io_uring_smp_load_acquire(sq->khead))
     return true;
   return b->count > 0 && group_size(b, 0) > 0 &&

@@ -48,10 +48,12 @@ enum arg_kind {
   ARG_EPOLL_EVENT,  /* events [, data] */
   ARG_OPTION_ROOM,  /* [Buffer [, length]] */
   ARG_OPTION_VALUE, /* integer; or Buffer or string [, length] */
-  ARG_COMMAND,      /* string, optional */
-  ARG_FILES,        /* table of descriptors */
-  ARG_FIRST_SLOT,   /* for them; optional */
-  ARG_RAW           /* the table that raw takes */
+  ARG_POOL,
+  ARG_PIECES,     /* how many of `len` bytes a Buffer is */
+  ARG_COMMAND,    /* string, optional */
+  ARG_FILES,      /* table of descriptors */
+  ARG_FIRST_SLOT, /* for them; optional */
+  ARG_RAW         /* the table that raw takes */
 };
 
 struct arg {
@@ -64,16 +66,18 @@ struct arg {
 
 enum result_kind {
   RESULT_INTEGER,
-  RESULT_STATX,   /* 0 and a table */
-  RESULT_PEER,    /* a descriptor and, if asked, the peer's address */
-  RESULT_MESSAGE, /* bytes and a table: from, flags, control_length */
-  RESULT_PIPE,    /* 0 and two descriptors */
-  RESULT_OPTION,  /* bytes and, without a Buffer, the integer */
-  RESULT_CHILD,   /* 0 and a table */
-  RESULT_EPOLL,   /* a number and a table of { events, data } */
-  RESULT_FILES,   /* a number and, of those not named, the slots */
-  RESULT_WORD,    /* len and data of a message */
-  RESULT_TIMEOUT  /* -ETIME is what was asked for */
+  RESULT_STATX,    /* 0 and a table */
+  RESULT_PEER,     /* a descriptor and, if asked, the peer's address */
+  RESULT_MESSAGE,  /* bytes and a table: from, flags, control_length */
+  RESULT_PIPE,     /* 0 and two descriptors */
+  RESULT_OPTION,   /* bytes and, without a Buffer, the integer */
+  RESULT_CHILD,    /* 0 and a table */
+  RESULT_EPOLL,    /* a number and a table of { events, data } */
+  RESULT_PROVIDED, /* buffers have become the kernel's */
+  RESULT_REMOVED,  /* some have not any more */
+  RESULT_FILES,    /* a number and, of those not named, the slots */
+  RESULT_WORD,     /* len and data of a message */
+  RESULT_TIMEOUT   /* -ETIME is what was asked for */
 };
 
 enum row_option {
@@ -90,7 +94,8 @@ enum row_option {
   OPTION_EAGER = 1024,
   OPTION_BUNDLE = 2048,
   OPTION_COPY = 4096,
-  OPTION_BUFFER_GROUP = 8192
+  OPTION_BUFFER_GROUP = 8192,
+  OPTION_REUSE = 16384
 };
 
 #define MAX_ARGS 6
@@ -102,6 +107,8 @@ struct row {
   uint16_t options; /* enum row_option, besides async and drain */
   bool yields_fd;
   bool registered;    /* the data is in a registered Buffer */
+  bool pools;         /* takes a Pool in the place of a Buffer */
+  bool streams;       /* 0 bytes are the end of what it receives */
   bool multishot;     /* always */
   bool fails_quietly; /* and what is linked to it goes on */
   bool zero_copy;     /* the result comes before the memory is given back */
@@ -115,6 +122,11 @@ struct row {
   by_call *by_system_call;
   struct arg args[MAX_ARGS + 1];
 };
+
+static inline bool row_provides(const struct row *row)
+{
+  return row->result == RESULT_PROVIDED || row->result == RESULT_REMOVED;
+}
 
 /* The row of a name, NULL where there is none. */
 const struct row *op_find(const char *name);

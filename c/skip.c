@@ -119,7 +119,7 @@ static void finish_unheard(lua_State *L, struct ring *r, struct event *e,
                            int32_t res)
 {
   r->in_flight--;
-  ring_finish(L, r, e, res, 0);
+  ring_finish(L, r, e, res, 0, NULL);
 }
 
 /* The silent ones before it, in their order. */

@@ -88,6 +88,9 @@ local good = {
   writev_fixed = { NONE, { uring.buffer(4) }, 1, 0, 0 };
   ftruncate = { NONE, 0 };
   pipe = { 0 };
+  read_multishot = { NONE, uring.pool { buffers = 1, size = 8 }, 0 };
+  provide_buffers = { uring.buffer(64), 4, 4, 9, 0 };
+  remove_buffers = { 1, 9 };
   raw = { { opcode = 0 } };
 }
 
@@ -161,6 +164,9 @@ local signature = {
   writev_fixed = { "fd", "data", "count", "offset", "flags" };
   ftruncate = { "fd", "len" };
   pipe = { "flags" };
+  read_multishot = { "fd", "pool", "offset" };
+  provide_buffers = { "buffer", "len", "nr", "bgid", "bid" };
+  remove_buffers = { "nr", "bgid" };
   raw = { "sqe" };
 }
 
@@ -170,7 +176,7 @@ local expected_type = {
   path = "string"; buffer = "Buffer"; sqe = "table"; oldpath = "string"; newpath = "string"; target = "string";
   linkpath = "string"; name = "string"; data = "Buffer or string"; value = "Buffer or string"; word = "Buffer";
   words = "table"; ring = "ring"; ["writev.data"] = "table";
-  ["writev_fixed.data"] = "table"; fds = "table"; command = "string";
+  ["writev_fixed.data"] = "table"; fds = "table"; command = "string"; pool = "Pool";
   ["openat2.how"] = "table"; ["epoll_ctl.data"] = "integer";
   ["msg_ring.data"] = "integer"; ["msg_ring_fd.data"] = "integer";
   ["setsockopt.value"] = "integer, Buffer or string"; ["futex_wait.value"] = "integer";
@@ -206,6 +212,8 @@ local ranges = {
   idtype = { -1, 4 }; id = { -1, 1 << 31 }; options = { -1, 1 << 31 };
   slot = { -1, 1 << 15 }; cmd_op = { -1, 1 << 32 }; ifq = { -1, 1 << 32 };
   futex_flags = { -1, 1 << 32 }; zc_flags = { -1, 1 << 16 };
+  nr = { 0, -1, 1 << 16 }; bgid = { -1, 1 << 16 }; bid = { -1, 1 << 16 };
+  ["provide_buffers.len"] = { 0, -1, 1 << 31 };
   ["openat2.how"] = false; ["fallocate.mode"] = { -1, 1 << 31 }; ["poll_update.flags"] = { -1, 4, 1 << 32 };
   source_slot = { -1, 1 << 15 }; target_slot = { -1, 1 << 15 }; ["msg_ring_fd.data"] = { -1, 1 << 32 };
   ["msg_ring.data"] = { -1, 1 << 32 }; ["futex_wait.value"] = { -1, 1 << 32 }; ["futex_wake.value"] = { -1, 1 << 31 };
@@ -364,15 +372,23 @@ describe("arguments of operations", function()
   end)
 
   it("that name options of other rows are refused", function()
-    assert.are.equal("unknown option 'peer' of read; it takes async drain link hardlink fixed_file skip_success eager",
-      error_of("read", NONE, uring.buffer(1), { peer = false }))
-    assert.are.equal("unknown option 'multishot' of recv; it takes async drain poll_first link hardlink fixed_file " ..
-      "skip_success eager",
-      error_of("recv", NONE, uring.buffer(1), { multishot = true }))
-    assert.are.equal(
-      "unknown option 'poll_first' of accept; it takes async drain multishot peer link hardlink fixed_file direct " ..
-      "skip_success eager",
-      error_of("accept", NONE, { poll_first = true }))
+    local function takes(...)
+      return error_of(...):match "^(unknown option '[%w_]+' of [%w_]+; it takes) (.*)"
+    end
+    local function has(names, option)
+      return (" " .. names .. " "):find(" " .. option .. " ", 1, true) ~= nil
+    end
+    local message, names = takes("read", NONE, uring.buffer(1), { peer = false })
+    assert.are.equal("unknown option 'peer' of read; it takes", message)
+    assert.is_true(has(names, "async") and has(names, "fixed_file") and has(names, "copy"))
+    assert.is_false(has(names, "multishot"))
+    message, names = takes("sendmsg", NONE, { data = "x" }, { multishot = true })
+    assert.are.equal("unknown option 'multishot' of sendmsg; it takes", message)
+    assert.is_true(has(names, "poll_first"))
+    assert.is_false(has(names, "peer"))
+    message, names = takes("accept", NONE, { poll_first = true })
+    assert.are.equal("unknown option 'poll_first' of accept; it takes", message)
+    assert.is_true(has(names, "multishot") and has(names, "peer"))
   end)
 
   it("that are lengths are not more than there is", function()
@@ -609,7 +625,7 @@ describe("random arguments", function()
 
   local r, w, a, b -- a pipe and a socketpair of our own
   local named -- slots that files_update was told
-  local buffers, pending
+  local buffers, pending, pools
 
   local function open_ours()
     named = {}
@@ -656,8 +672,9 @@ describe("random arguments", function()
     math.maxinteger, math.mininteger }
   local floats = { 0.0, 1.0, -0.0, 0.5, 1e-9, 1e300, math.huge, -math.huge, 0 / 0 }
   local flags = { "async", "drain", "multishot", "poll_first", "peer", "fixed_file", "direct", "link", "hardlink",
-    "skip_success", "eager" }
-  local options = { "async", "multishot", "poll_first", "peer", "asnyc", "", 1, true }
+    "skip_success", "eager", "bundle", "copy", "reuse", "buffer_group" }
+  local options = { "async", "multishot", "poll_first", "peer", "bundle", "copy", "reuse", "buffer_group", "asnyc", "",
+    1, true }
 
   local anything
 
@@ -692,11 +709,15 @@ describe("random arguments", function()
   -- Values that are likely to be right, so that calls get past the checks.
   local likely = {
     fd = descriptor; dirfd = descriptor;
-    buffer = function() return buffer() end;
-    data = function() return math.random() < 0.5 and buffer() or pick(strings) end;
+    buffer = function() return math.random() < 0.8 and buffer() or pick(pools) end;
+    data = function() return pick { buffer(), buffer(), pick(strings), pick(strings), pick(pools) } end;
+    pool = function() return pick(pools) end;
+    nr = function() return math.random(1, 4) end; bid = function() return math.random(0, 9) end;
+    bgid = function() return pick { 9, 10 } end;
     buffers = function() return { buffer(), buffer() } end;
     message = function()
-      return { data = pick { buffer(), { buffer() }, nil }, control = math.random() < 0.1 and buffer() or nil }
+      return { data = pick { buffer(), { buffer() }, pick(pools), false } or nil,
+        control = math.random() < 0.1 and buffer() or nil }
     end;
     path = function() return pick(strings) end;
     address = function() return pick(strings) end;
@@ -806,6 +827,8 @@ describe("random arguments", function()
       t[name] = math.random() < 0.9
       if name == "direct" and math.random() < 0.5 then
         t[name] = pick { 0, 7, SLOTS - 1, SLOTS, 1 << 15, "x", -1 }
+      elseif name == "buffer_group" then
+        t[name] = pick { 9, 10, 0, 65535, 65536 }
       end
     end
     return t
@@ -906,6 +929,11 @@ describe("random arguments", function()
         local slice = uring.buffer(64):slice(8, 40)
         buffers = { uring.buffer(16), uring.buffer(0), uring.buffer("contents"), closed, slice }
         pending = uring.prepare("poll_add", r, const.POLLPRI)
+        pools = {
+          uring.pool { buffers = 4, size = 16 }, uring.pool { buffers = 2, size = 64, incremental = true },
+          uring.pool { buffers = 2, size = 16, outgoing = true },
+        }
+        pools[3]:push "a pool's"
       end
       local name = pick(names)
       local ok, what = pcall(try, name)
@@ -915,7 +943,9 @@ describe("random arguments", function()
     pending:cancel():await()
     pending = nil
     close_ours()
-    buffers = nil
+    buffers, pools = nil, nil
+    op.remove_buffers(65535, 9) -- what provide_buffers has handed over
+    op.remove_buffers(65535, 10)
     assert.are.equal(rounds, counts.raised + counts.ended + counts.cancelled + counts.dropped)
     for what, n in pairs(counts) do
       assert.is_true(n > 0, "none " .. what)

@@ -171,6 +171,7 @@ describe("skip_success", function()
     local buffer, registered = uring.buffer(4), uring.buffer(4096)
     ring:register_buffers { registered }
     ring:register_files(4)
+    local pool <close> = ring:pool { buffers = 1, size = 4 }
     local gone = "/nonexistent/x"
     local fails = {
       readv = { w, { buffer } }; writev = { r, { "x" } }; fsync = { r }; poll_add = { NONE, 1 };
@@ -193,6 +194,8 @@ describe("skip_success", function()
       futex_wait = { uring.buffer(4), 1 }; futex_wake = { uring.buffer(4), 1, 0 };
       futex_waitv = { { { uring.buffer(4), 1 } } }; fixed_fd_install = { 3 }; ftruncate = { r, 0 };
       recv_zc = { socket, 7 }; pipe = { 1 };
+      provide_buffers = { uring.buffer(4), 4, 1, pool:group(), 0 }; remove_buffers = { 1, 4242 };
+      read_multishot = { fd, pool };
     }
     local cannot = { nop = true, raw = true, timeout = true, link_timeout = true, madvise = true }
     for name in pairs(ring:probe()) do
