@@ -10,7 +10,7 @@
 
 /* Messages that may wait to be taken.  One more than that ends the receiver:
 ** the sender cannot be made to wait, and nothing here is unbounded. */
-#define MESSAGES_MAX RESULTS_MAX
+#define MESSAGES_MAX 4096u
 
 /* What the handle is named after, and what its results are. */
 static const struct row row = {.name = "messages", .result = RESULT_WORD};

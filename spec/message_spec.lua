@@ -7,7 +7,7 @@ local uring = require "uring"
 local const, errno, op = uring.const, uring.errno, uring.op
 local testkit = helper.testkit
 
-local MOST = 256 -- messages that may wait
+local MOST = 4096 -- messages that may wait
 
 describe("messages", function()
   helper.watch(before_each, after_each)
@@ -292,7 +292,7 @@ describe("messages", function()
       for i = 1, MOST do
         assert.are.equal(0, op.msg_ring(ring, 1, i))
       end
-      for _ = 1, 50 do -- some arrive with each turn
+      for _ = 1, MOST // 8 do -- some arrive with each turn
         ring:prepare("nop"):await()
       end
       assert.are.equal("submitted", messages:status())
