@@ -130,23 +130,19 @@ describe("an operation of the program's own", function()
     it("with what it keeps", function()
       local kept = setmetatable({}, { __mode = "k" })
       local r, w = pipe()
-      local handle
-      do
+      local handle = uring.prepare(object(function(sqe)
         local thing = {}
         kept[thing] = true
-        handle = uring.prepare(object(function(sqe)
-          sqe.opcode = const.IORING_OP_POLL_ADD
-          sqe.fd = r
-          sqe.rw_flags = const.POLLIN
-          sqe.keep = thing
-        end))
-      end
+        sqe.opcode = const.IORING_OP_POLL_ADD
+        sqe.fd = r
+        sqe.rw_flags = const.POLLIN
+        sqe.keep = { thing }
+      end))
       uring.submit()
       collect()
       assert.is_not_nil(next(kept))
       op.write(w, "x")
       assert.are.equal(const.POLLIN, handle:await())
-      handle = nil -- luacheck: ignore 311
       collect()
       assert.is_nil(next(kept))
     end)
