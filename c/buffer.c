@@ -167,7 +167,7 @@ struct buffer *buffer_push_closed(lua_State *L)
 {
   struct buffer *b = lua_newuserdatauv(L, sizeof *b, 0);
   b->block = NULL;
-  b->offset = b->size = 0;
+  b->offset = b->size = b->registered = 0;
   lua_rawgetp(L, LUA_REGISTRYINDEX, &buffer_key);
   lua_setmetatable(L, -2);
   return b;
@@ -312,6 +312,7 @@ static int buffer_slice(lua_State *L)
   s->block = b->block;
   s->block->refs++;
   s->offset = b->offset + (size ? from : 0);
+  s->registered = b->registered;
   s->size = size;
   return 1;
 }

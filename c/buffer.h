@@ -36,6 +36,7 @@ struct block {
 struct buffer {
   struct block *block; /* NULL: closed */
   size_t offset, size;
+  uint16_t registered; /* the index under which it may be registered */
 };
 
 #define BUFFER_TYPE "uring.buffer"

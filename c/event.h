@@ -65,7 +65,8 @@ enum event_flags {
   EVENT_DIRECT = 1 << 24,  /* a result >= 0 is a slot, see direct.h */
   EVENT_SKIPS = 1 << 25,   /* posts nothing if it succeeds, see skip.c */
   EVENT_GROUPED = 1 << 26, /* such ones are in its group of linked ones */
-  EVENT_HARD = 1 << 27     /* and its link to the next is hard */
+  EVENT_HARD = 1 << 27,    /* and its link to the next is hard */
+  EVENT_RECEIVES = 1 << 28 /* is the ring's receiver, see message.h */
 };
 
 /* What an operation that goes on is made of, and the pool it takes from. */

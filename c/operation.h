@@ -67,6 +67,13 @@ void operation_complete(struct operation *op);
 
 void operation_cancel(struct operation *op);
 
+/* Pushes a handle that has no operation yet; the ring is at `ring_index`. */
+struct operation *operation_push(lua_State *L, struct core *core,
+                                 int ring_index);
+
+/* Makes room for the results of a multishot operation. */
+void operation_open_results(lua_State *L, struct operation *op);
+
 /* Raises for a request that nobody could await at once. */
 struct request;
 void operation_check_awaitable(lua_State *L, const struct request *q);

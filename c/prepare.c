@@ -10,9 +10,8 @@
 
 #define GROUP_MAX 128 /* operations that one call of link takes */
 
-/* Pushes a handle that has no operation yet; the ring is at `ring_index`. */
-static struct operation *push_handle(lua_State *L, struct core *core,
-                                     int ring_index)
+struct operation *operation_push(lua_State *L, struct core *core,
+                                 int ring_index)
 {
   struct operation *op;
   ring_index = lua_absindex(L, ring_index);
@@ -25,16 +24,20 @@ static struct operation *push_handle(lua_State *L, struct core *core,
   return op;
 }
 
+void operation_open_results(lua_State *L, struct operation *op)
+{
+  if (!results_open(op->core, &op->results))
+    luaL_error(L, "not enough memory");
+  op->multishot = true;
+}
+
 /* Makes the request the operation of a handle. */
 static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
                         struct request *q)
 {
   struct event *e;
-  if (q->multishot) {
-    if (!results_open(r->core, &op->results))
-      luaL_error(L, "not enough memory");
-    op->multishot = true;
-  }
+  if (q->multishot)
+    operation_open_results(L, op);
   if (q->sqe.flags & SQE_LINKS && ring_group_is_full(r))
     luaL_error(L,
                "a group of linked operations is longer than the ring has "
@@ -50,6 +53,8 @@ static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
   e->op = op;
   op->ring = r;
   op->event = e;
+  if (q->eager) /* a hint: whatever comes of it, the next step repeats it */
+    (void)ring_submit(L, r);
 }
 
 static void step(lua_State *L, struct ring *r)
@@ -72,8 +77,8 @@ static void make_room(lua_State *L, struct ring *r)
 static bool can_wait_for_room(lua_State *L, const struct ring *r)
 {
   const struct task *t = r->core->sched.current;
-  return r == r->core->home && t != NULL && t->co == L && !task_is_struck(t) &&
-         lua_isyieldable(L);
+  return r == r->core->home && t != NULL && t->inner == L &&
+         !task_is_struck(t) && lua_isyieldable(L);
 }
 
 /* Keeps the value at a stack index until the operation is terminal, besides
@@ -105,7 +110,7 @@ static int prepare(lua_State *L, bool may_wait, bool owned, lua_KFunction k)
     return task_park(L, t, &r->space, k, (lua_KContext)t);
   }
   make_room(L, r);
-  op = push_handle(L, r->core, 1);
+  op = operation_push(L, r->core, 1);
   lua_insert(L, 3); /* ring; name; handle; [owner;] arguments */
   op_request(L, r->core, row, owned ? 5 : 4, &q);
   if (owned)
@@ -240,7 +245,7 @@ int operation_call(lua_State *L, struct ring *r, const struct row *row)
   struct request q;
   make_room(L, r);
   lua_rawgeti(L, LUA_REGISTRYINDEX, r->core->home_ref);
-  op = push_handle(L, r->core, -1);
+  op = operation_push(L, r->core, -1);
   lua_remove(L, -2); /* the handle keeps the ring */
   lua_insert(L, 1);
   op_request(L, r->core, row, 2, &q);

@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "message.h"
 #include "operation.h"
 #include "pool.h"
 #include "provided.h"
@@ -176,7 +177,7 @@ static void complete(lua_State *L, struct ring *r,
   if (e == NULL && cancel_is_request(r, cqe->user_data))
     cancel_ended(r, cqe->user_data, cqe->res);
   else if (e == NULL)
-    r->stats.unknown++;
+    r->stats.unknown += !message_receive(r, cqe->user_data, cqe->res);
   else if (cqe->flags & IORING_CQE_F_MORE)
     progress(r, e, &one);
   else

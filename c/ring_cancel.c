@@ -12,8 +12,10 @@
 ** 5. A ring with IORING_SETUP_IOPOLL takes no such request: what it has in
 **    flight is I/O of a device, and ends by itself.
 */
+#include <errno.h>
 #include <string.h>
 
+#include "message.h"
 #include "ring_parts.h"
 #include "timer.h"
 
@@ -72,6 +74,10 @@ static void withdraw(struct ring *r, struct event *e)
 void ring_cancel(struct ring *r, struct event *e)
 {
   bool pausing = (e->flags & EVENT_PAUSING) != 0;
+  if (e->flags & EVENT_RECEIVES) {
+    message_end(r, -ECANCELED);
+    return;
+  }
   if ((e->flags & EVENT_CANCELLING && !pausing) || ring_is_foreign(r))
     return;
   e->flags |= EVENT_CANCELLING;
@@ -94,7 +100,8 @@ void ring_orphan(struct ring *r, struct event *e)
 {
   e->task = NULL;
   e->op = NULL;
-  r->stats.orphaned++;
+  if (!(e->flags & EVENT_RECEIVES))
+    r->stats.orphaned++;
   ring_cancel(r, e);
 }
 

@@ -1,6 +1,6 @@
 /* What the files of the ring share: ring.c (completing, steps, opening),
-** ring_queue.c, ring_cancel.c, ring_close.c and ring_hand.c.  Nobody else
-** includes this.
+** ring_queue.c, ring_cancel.c, ring_again.c, ring_close.c and ring_hand.c;
+** skip.c and message.c.  Nobody else includes this.
 */
 #ifndef URING_RING_PARTS_H
 #define URING_RING_PARTS_H

@@ -31,9 +31,11 @@ enum arg_kind {
   ARG_NEW_SECONDS, /* of a timeout that has begun */
   ARG_TARGET,      /* operation */
   ARG_RING,
-  ARG_DATA_WORD, /* integer for another ring */
-  ARG_HOW,       /* "r" | "w" | "rw" or SHUT_* */
-  ARG_EVENTS,    /* poll mask */
+  ARG_DATA_WORD,   /* integer for another ring */
+  ARG_SOURCE_SLOT, /* file for another ring */
+  ARG_TARGET_SLOT, /* its place there, optional */
+  ARG_HOW,         /* "r" | "w" | "rw" or SHUT_* */
+  ARG_EVENTS,      /* poll mask */
   ARG_MESSAGE_IN,
   ARG_MESSAGE_OUT,
   ARG_PAGES,        /* Buffer whose pages are meant [, length] */
@@ -74,6 +76,7 @@ enum result_kind {
   RESULT_PROVIDED, /* buffers have become the kernel's */
   RESULT_REMOVED,  /* some have not any more */
   RESULT_FILES,    /* a number and, of those not named, the slots */
+  RESULT_WORD,     /* len and data of a message */
   RESULT_TIMEOUT   /* -ETIME is what was asked for */
 };
 

@@ -82,6 +82,7 @@ local good = {
   fixed_fd_install = { NONE, 0 };
   uring_cmd = { NONE, 0, "xxxx" };
   files_update = { { NONE }, 0 };
+  msg_ring_fd = { other, 0, 0, 1, 0 };
   recv_zc = { NONE, 0, 0, 0 };
   readv_fixed = { NONE, { uring.buffer(4) }, 1, 0, 0 };
   writev_fixed = { NONE, { uring.buffer(4) }, 1, 0, 0 };
@@ -157,6 +158,7 @@ local signature = {
   fixed_fd_install = { "fd", "flags" };
   uring_cmd = { "fd", "cmd_op", "command" };
   files_update = { "fds", "slot" };
+  msg_ring_fd = { "ring", "source_slot", "target_slot", "data", "flags" };
   recv_zc = { "fd", "ifq", "len", "flags" };
   readv_fixed = { "fd", "buffers", "count", "offset", "flags" };
   writev_fixed = { "fd", "data", "count", "offset", "flags" };
@@ -176,7 +178,8 @@ local expected_type = {
   words = "table"; ring = "ring"; ["writev.data"] = "table";
   ["writev_fixed.data"] = "table"; fds = "table"; command = "string"; pool = "Pool";
   ["openat2.how"] = "table"; ["epoll_ctl.data"] = "integer";
-  ["msg_ring.data"] = "integer"; ["setsockopt.value"] = "integer, Buffer or string"; ["futex_wait.value"] = "integer";
+  ["msg_ring.data"] = "integer"; ["msg_ring_fd.data"] = "integer";
+  ["setsockopt.value"] = "integer, Buffer or string"; ["futex_wait.value"] = "integer";
   ["futex_wake.value"] = "integer";
 }
 
@@ -212,6 +215,7 @@ local ranges = {
   nr = { 0, -1, 1 << 16 }; bgid = { -1, 1 << 16 }; bid = { -1, 1 << 16 };
   ["provide_buffers.len"] = { 0, -1, 1 << 31 };
   ["openat2.how"] = false; ["fallocate.mode"] = { -1, 1 << 31 }; ["poll_update.flags"] = { -1, 4, 1 << 32 };
+  source_slot = { -1, 1 << 15 }; target_slot = { -1, 1 << 15 }; ["msg_ring_fd.data"] = { -1, 1 << 32 };
   ["msg_ring.data"] = { -1, 1 << 32 }; ["futex_wait.value"] = { -1, 1 << 32 }; ["futex_wake.value"] = { -1, 1 << 31 };
   ["futex_wait.mask"] = { -1, 1 << 32 }; ["futex_wake.mask"] = { -1, 1 << 32 };
 }
@@ -733,6 +737,8 @@ describe("random arguments", function()
     ["futex_wait.value"] = function() return math.random(0, 1) end;
     ["futex_wake.value"] = function() return math.random(0, 1) end;
     ["epoll_ctl.data"] = function() return math.random(0, 9) end;
+    source_slot = function() return math.random(0, 1) end; target_slot = function() return pick { 0, 1, nil } end;
+    ["msg_ring_fd.data"] = function() return math.random(0, 9) end;
     ["msg_ring.data"] = function() return math.random(0, 9) end;
     words = function() return pick { {}, { { buffer(), 0 } }, { { buffer(), 0, 2 }, { buffer(), 1 } } } end;
   }

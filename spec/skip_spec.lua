@@ -186,6 +186,7 @@ describe("skip_success", function()
       epoll_wait = { r }; splice = { r, -1, fd, -1, 1, 1 << 20 }; tee = { fd, w, 1 }; shutdown = { r, "w" };
       renameat = { nil, gone, nil, gone }; unlinkat = { nil, gone }; mkdirat = { nil, gone };
       symlinkat = { "x", nil, gone }; linkat = { nil, gone, nil, gone }; msg_ring = { other, 0, 1, 1 << 31 };
+      msg_ring_fd = { ring, 0, nil, 1 };
       fsetxattr = { r, "user.x", "v" }; setxattr = { "user.x", "v", gone }; fgetxattr = { fd, "user.none", buffer };
       getxattr = { "user.none", buffer, gone }; socket = { 12345, 1 }; bind = { r, "127.0.0.1:0" }; listen = { r };
       getsockopt = { socket, const.SOL_SOCKET, 9999 }; setsockopt = { socket, const.SOL_SOCKET, 9999, 1 };

@@ -31,6 +31,9 @@ local M = {
 
   ring = core.ring;
   buffer = core.buffer;
+  --- `options { fixed_file = true }`: a table of options that is read once, for
+  -- calls that are made often.
+  options = core.options;
   sleep = core.sleep;
   yield = core.yield;
   shield = core.shield;
