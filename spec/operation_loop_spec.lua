@@ -409,12 +409,12 @@ describe("an operation in the callback style", function()
       local count = 0
       uring.run(function()
         operation(function(submit)
-          for i = 1, 6000 do
+          for i = 1, 4600 do
             submit(i, "nop")
           end
         end, function() count = count + 1 end):run()
       end)
-      assert.are.equal(6000, count)
+      assert.are.equal(4600, count)
       local ring = new_ring { entries = 2, backlog = 4 }
       count = 0
       operation(function(submit)
@@ -492,7 +492,7 @@ describe("an operation in the callback style", function()
       local count = 0
       uring.run(function()
         operation(function(submit)
-          for _ = 1, 8 do
+          for _ = 1, 6 do
             local many = {}
             for i = 1, 1000 do
               many[i] = { i, "nop" }
@@ -501,7 +501,7 @@ describe("an operation in the callback style", function()
           end
         end, function() count = count + 1 end):run()
       end)
-      assert.are.equal(8000, count)
+      assert.are.equal(6000, count)
     end)
 
     it("linked, each after the other", function()

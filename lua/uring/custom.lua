@@ -6,7 +6,7 @@
 -- - `object:prepare(sqe)` fills the one SQE it is given.  Either as a built-in
 --   operation, with its arguments and options,
 --   `sqe:read(fd, buffer, 4096)`; or field by field as the operation raw has
---   them, `sqe.opcode = 22; sqe.addr = buffer; sqe.keep = …`.  If it raises, or
+--   them, `sqe.opcode = 22; sqe.addr = buffer; sqe.keep = { … }`.  If it raises, or
 --   fills none or two, nothing has happened.
 -- - `object:complete(result, flags, …)`, if there is one, makes of a result what
 --   `await` returns, or raises.  The result is an integer ≥ 0 or -errno, flags
