@@ -132,7 +132,8 @@ static int push_result(lua_State *L, struct operation *op)
     return push_next(L, op);
   op->flags = op->outcome.flags;
   if (op->multishot && op->outcome.state == OUTCOME_DELIVERED &&
-      op->outcome.res >= 0 && !outcome_is_end(&op->outcome))
+      (op->outcome.res >= 0 || outcome_is_expiry(&op->outcome)) &&
+      !outcome_is_end(&op->outcome))
     op->outcome.res = -ECANCELED; /* its last result is not one more */
   return outcome_push(L, &op->outcome);
 }
