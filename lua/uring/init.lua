@@ -54,6 +54,14 @@ local M = {
   on_error = core.on_error;
   isatty = core.isatty;
 
+  --- What tasks hand to each other and wait for one another with: `channel`,
+  -- `select`, `semaphore`, `mutex`, `condition`, `waitgroup`.  First come, first
+  -- served; no descriptors, no system calls.
+  sync = core.sync;
+  --- The functions of `coroutine`, where an await inside of a coroutine passes
+  -- through `resume` and `wrap` to the task that runs it.
+  coroutine = core.coroutine;
+
   open = file.open;
   listen = socket.listen;
   connect = socket.connect;
