@@ -64,7 +64,7 @@ enum {
   TASK_THREAD = 1,
   TASK_SCOPE,
   TASK_TRACEBACK,
-  TASK_LOCALS,
+  TASK_LOCALS, /* its table of uring.locals, see locals.c */
   TASK_VALUES = 4,
   TASK_NEXT_FAILED = TASK_SCOPE /* of one that has failed, see scope.h */
 };
