@@ -18,6 +18,11 @@ local function sleeper(list, name)
   end
 end
 
+local function assert_error(expected, fn, ...)
+  local message = helper.error_of(fn, ...)
+  assert.is_truthy(message:find(expected, 1, true), message)
+end
+
 describe("scope", function()
   helper.watch(before_each, after_each)
 
@@ -208,10 +213,10 @@ describe("scope", function()
   end)
 
   it("wants a function", function()
-    assert.is_truthy(helper.error_of(uring.scope):find("bad argument #1 to 'scope' (function expected, got nil)", 1, true))
-    assert.is_truthy(helper.error_of(uring.run, 1):find("bad argument #1 to 'run' (function expected, got number)", 1, true))
+    assert_error("bad argument #1 to 'scope' (function expected, got nil)", uring.scope)
+    assert_error("bad argument #1 to 'run' (function expected, got number)", uring.run, 1)
     uring.scope(function(scope)
-      assert.is_truthy(helper.error_of(scope.spawn, scope, 5):find("function expected, got number", 1, true))
+      assert_error("function expected, got number", scope.spawn, scope, 5)
     end)
   end)
 

@@ -31,7 +31,7 @@ end
 local function check_seconds(name, seconds)
   if type(seconds) ~= "number" then
     error(("bad argument #1 to '%s' (number expected, got %s)"):format(name, type(seconds)), 3)
-  elseif not (seconds >= 0) then
+  elseif seconds < 0 or seconds ~= seconds then
     error(("bad argument #1 to '%s' (seconds are negative)"):format(name), 3)
   end
 end
