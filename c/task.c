@@ -408,8 +408,10 @@ void tasks_abandon(lua_State *L, struct core *core)
     struct task *t;
     lua_rawgeti(L, -1, i);
     t = lua_touserdata(L, -1);
-    if (t != NULL)
+    if (t != NULL) {
       task_leave_queue(t);
+      scope_forget(t);
+    }
     lua_pop(L, 1);
   }
   lua_pop(L, 1);

@@ -255,6 +255,31 @@ describe("scope", function()
     end)
   end)
 
+  it("of a parent has nobody in it in a child of fork that starts afresh", function()
+    local output, status = helper.script [[
+      local core, uring, testkit = require "uring.core", require "uring", require "testkit"
+      local scope = core.scope()
+      for _ = 1, 5 do
+        scope:spawn(uring.sleep, 60)
+      end
+      uring.sleep(0.001)
+      local pid = testkit.fork()
+      if pid == 0 then
+        uring.close()
+        collectgarbage()
+        collectgarbage()
+        scope:cancel()
+        print(scope:join(), scope:leave())
+        os.exit(0, true)
+      end
+      local code = testkit.wait(pid)
+      scope:cancel()
+      print(code, scope:join(), scope:leave())
+    ]]
+    assert.are.equal("false\tnil\n0\tfalse\tnil\n", output)
+    assert.are.equal(0, status)
+  end)
+
   it("is refused where Lua cannot suspend, before anything has started", function()
     uring.run(function()
       local ran = false
