@@ -100,7 +100,7 @@ void args_lend(struct reader *in, const struct buffer *b, size_t size,
 static void take_from(struct reader *in, struct pool *pool)
 {
   struct request *q = in->q;
-  if (pool->ring == NULL)
+  if (!pool->open)
     luaL_error(in->L, "attempt to use a closed pool");
   q->pool = pool;
   q->size = pool->size;

@@ -1,6 +1,8 @@
 /* The table of options, the last argument of any operation. */
 #include "reader.h"
 
+#include <sys/socket.h>
+
 #include "multishot.h"
 #include "near.h"
 #include "pool.h"
@@ -49,20 +51,15 @@ static uint16_t allowed_options(const struct row *row)
          OPTION_LINK | OPTION_HARDLINK;
 }
 
-/* The option whose name is below the value on the top. */
-static const struct named_option *option_named(struct reader *in)
+/* No option has the name below the value on the top. */
+static void unknown_option(struct reader *in, uint16_t allowed)
 {
   const char *name = lua_tostring(in->L, -2);
-  uint16_t allowed = allowed_options(in->q->row);
   struct near near;
   near_start(&near, name);
-  for (size_t i = 0; i < COUNT(options); i++) {
-    if (!(options[i].option & allowed))
-      continue;
-    if (args_is_name(in->L, -2, options[i].name))
-      return &options[i];
-    near_offer(&near, options[i].name);
-  }
+  for (size_t i = 0; i < COUNT(options); i++)
+    if (options[i].option & allowed)
+      near_offer(&near, options[i].name);
   near_push(in->L, &near);
   lua_pushfstring(in->L, "unknown option '%s' of %s%s; it takes", name,
                   in->q->row->name, lua_tostring(in->L, -1));
@@ -71,6 +68,17 @@ static const struct named_option *option_named(struct reader *in)
       lua_pushfstring(in->L, "%s %s", lua_tostring(in->L, -1),
                       options[i].name);
   luaL_error(in->L, "%s", lua_tostring(in->L, -1));
+}
+
+/* The option whose name is below the value on the top. */
+static const struct named_option *option_named(struct reader *in)
+{
+  uint16_t allowed = allowed_options(in->q->row);
+  for (size_t i = 0; i < COUNT(options); i++)
+    if (options[i].option & allowed &&
+        args_is_name(in->L, -2, options[i].name))
+      return &options[i];
+  unknown_option(in, allowed);
   return NULL;
 }
 
@@ -171,6 +179,8 @@ static const char *pool_mismatch(const struct request *q)
     return "an incremental pool is for recv and read_multishot";
   if (q->event_flags & EVENT_BUNDLE)
     return "an incremental pool is not for bundles";
+  if (q->row->opcode == IORING_OP_RECV && q->sqe.msg_flags & MSG_TRUNC)
+    return "an incremental pool is not for MSG_TRUNC";
   return q->sqe.flags & IOSQE_ASYNC
              ? "an incremental pool is not for what is made async"
              : NULL;
@@ -270,6 +280,8 @@ void args_apply_options(lua_State *L, struct request *q,
     make_multishot(L, q);
   if (set & OPTION_DIRECT)
     make_direct(L, q, o->place);
+  if (q->has_control && q->multishot)
+    luaL_error(L, "recvmsg: with multishot, control is a number of bytes");
   if (q->control_room > 0 && !q->multishot)
     luaL_error(L, "recvmsg: without multishot, control is a Buffer");
   /* the peer's address is there to be had unless it is not wanted; a

@@ -28,6 +28,8 @@ struct core {
   pid_t pid;                /* the process that the newest epoch began in */
   struct ring *rings;       /* every ring not yet freed */
   uint32_t opened;          /* rings so far */
+  unsigned starving;        /* operations that wait for a pool's buffer */
+  uint64_t collect_at;      /* when garbage may next be collected for them */
   unsigned lingering;       /* rings that were dropped and are not quiet */
   struct ring *home;        /* the default ring: the one that runs tasks */
   const void *buffer_meta;  /* identity of the metatable of Buffers */

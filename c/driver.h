@@ -35,6 +35,11 @@ struct driver {
   void (*forget)(struct ring *ring);
 };
 
+/* Registers the ring's descriptor with the kernel for the calling thread, or
+** undoes it; both may be called again.  0 or -errno. */
+int driver_register_fd(struct ring *ring);
+int driver_unregister_fd(struct ring *ring);
+
 extern const struct driver driver_kernel;
 extern const struct driver driver_fault;
 

@@ -44,6 +44,8 @@ static unsigned first_rung(const struct ring_options *o)
                    URING_SETUP_NO_SQARRAY;
   if (o->iopoll)
     flags |= IORING_SETUP_IOPOLL;
+  if (o->attach != NULL)
+    flags |= IORING_SETUP_ATTACH_WQ;
   if (!o->sqpoll) /* the SQ thread runs its task work by itself */
     return flags | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
   flags |= IORING_SETUP_SQPOLL;
@@ -59,6 +61,7 @@ static int try_setup(struct ring *r, const struct ring_options *o,
   p.cq_entries = o->cq_entries ? o->cq_entries : entries * 4;
   if (p.cq_entries < entries)
     p.cq_entries = entries;
+  p.wq_fd = o->attach ? (unsigned)o->attach->io.ring_fd : 0;
   p.sq_thread_idle = o->sq_thread_idle_ms;
   p.sq_thread_cpu = o->sq_thread_cpu >= 0 ? (unsigned)o->sq_thread_cpu : 0;
   return io_uring_queue_init_params(entries, &r->io, &p);
@@ -118,7 +121,10 @@ static int kernel_open(struct ring *r, const struct ring_options *o)
 {
   const unsigned needed =
       IORING_FEAT_NODROP | IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_EXT_ARG;
-  int rc = climb_down(r, o);
+  int rc;
+  if (o->attach != NULL && o->attach->state != RING_OPEN)
+    return -EBADF; /* a finaliser has closed it since it was named */
+  rc = climb_down(r, o);
   if (rc < 0)
     return rc;
   if ((r->io.features & needed) != needed)
@@ -133,6 +139,39 @@ static int kernel_open(struct ring *r, const struct ring_options *o)
   fill_index_array(&r->io.sq);
   probe(r);
   r->lacks_bundles = !(r->io.features & URING_FEAT_BUNDLE);
+  return 0;
+}
+
+/*
+** The registered descriptor.  It is a number in a table of the thread's, and
+** in another thread another ring's: there the descriptor itself is used.
+*/
+
+/* Differs from thread to thread. */
+static const void *this_thread(void)
+{
+  static _Thread_local char here;
+  return &here;
+}
+
+int driver_register_fd(struct ring *r)
+{
+  int rc;
+  if (r->registrar != NULL)
+    return 0;
+  rc = io_uring_register_ring_fd(&r->io);
+  if (rc < 0)
+    return rc;
+  r->registrar = this_thread();
+  return 0;
+}
+
+int driver_unregister_fd(struct ring *r)
+{
+  int rc = r->registrar != NULL ? io_uring_unregister_ring_fd(&r->io) : 0;
+  if (rc < 0)
+    return rc;
+  r->registrar = NULL;
   return 0;
 }
 
@@ -172,6 +211,7 @@ static int kernel_enter(struct ring *r, unsigned to_submit,
 {
   struct __kernel_timespec ts;
   struct io_uring_getevents_arg arg;
+  int fd = r->io.ring_fd;
   bool submits = submit_needs_enter(r, to_submit, &flags);
   bool wakes = (flags & (IORING_ENTER_SQ_WAKEUP | IORING_ENTER_SQ_WAIT)) != 0;
   bool gets = (flags & IORING_ENTER_GETEVENTS) &&
@@ -190,10 +230,14 @@ static int kernel_enter(struct ring *r, unsigned to_submit,
     arg.ts = (uint64_t)(uintptr_t)&ts;
   }
   flags |= IORING_ENTER_EXT_ARG;
+  if (r->registrar != NULL && r->registrar == this_thread()) {
+    fd = r->io.enter_ring_fd;
+    flags |= IORING_ENTER_REGISTERED_RING;
+  }
   r->stats.enters++;
   /* liburing's wrapper types its argument as a signal mask */
-  return io_uring_enter2((unsigned)r->io.ring_fd, to_submit, min_complete,
-                         flags, (sigset_t *)(void *)&arg, sizeof arg);
+  return io_uring_enter2((unsigned)fd, to_submit, min_complete, flags,
+                         (sigset_t *)(void *)&arg, sizeof arg);
 }
 
 static void kernel_close(struct ring *r)

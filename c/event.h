@@ -61,6 +61,7 @@ enum event_flags {
   EVENT_COPY = 1 << 20,    /* data as a string */
   EVENT_BUNDLE = 1 << 21,  /* data of several buffers */
   EVENT_REUSE = 1 << 22,   /* data in one Buffer, which is used again */
+  EVENT_LINKED = 1 << 23,  /* to the next: it does not go on */
   EVENT_DIRECT = 1 << 24   /* a result >= 0 is a slot, see direct.h */
 };
 
@@ -69,6 +70,8 @@ struct again {
   struct io_uring_sqe sqe;
   struct pool *pool; /* NULL: the group is none of a Pool */
   uint16_t group;    /* that the kernel knows */
+  bool counted;      /* of a timer: it fires so often, */
+  uint32_t left;     /* and that is what is left of it */
 };
 
 struct event_list {

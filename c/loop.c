@@ -11,6 +11,9 @@
 /* How often a dropped ring that is not quiet yet is looked after. */
 #define LINGER_NS 20000000u
 
+/* How often, at most, garbage is collected for the sake of empty pools. */
+#define COLLECT_NS 100000000u
+
 static int broken(lua_State *L, int rc)
 {
   if (rc == -EEXIST)
@@ -21,35 +24,65 @@ static int broken(lua_State *L, int rc)
 }
 
 /* Operations wait for a buffer of a pool that has none: those that the
-** program has may be garbage.  Asked once each time that it runs dry. */
-static void collect_buffers(lua_State *L, struct ring *r)
+** program has may be garbage.  Now and then, so that a pool that is merely
+** small costs little.  True: garbage has been collected, and finalisers may
+** have done anything. */
+static bool collect_buffers(lua_State *L, struct core *core, bool now)
 {
-  if (r->starving == 0 || r->collected)
-    return;
-  r->collected = true;
+  uint64_t began = now_ns(), took;
+  if (core->starving == 0 || (!now && began < core->collect_at))
+    return false;
   lua_gc(L, LUA_GCCOLLECT);
+  took = now_ns() - began;
+  core->collect_at = began + took * 20;
+  if (core->collect_at < began + COLLECT_NS)
+    core->collect_at = began + COLLECT_NS;
+  return true;
 }
 
-/* Waiting with nothing in flight would be waiting for ever. */
-static void check_not_stuck(lua_State *L, struct core *core, struct ring *r)
+/* What is waited for can never come: says why. */
+static int stuck(lua_State *L, const struct core *core, const struct ring *r)
+{
+  if (r->linking)
+    return luaL_error(L, "a linked operation waits for the one to follow it");
+  if (r->starving > 0)
+    return luaL_error(L, "deadlock: an operation waits for a buffer of its "
+                         "pool, and the program has them all");
+  if (r->backlog.count > 0)
+    return luaL_error(L, "deadlock: a drained operation waits for one whose "
+                         "results nobody takes");
+  if (r != core->home)
+    return luaL_error(L, "nothing is in flight on this ring to wait for");
+  return luaL_error(L,
+                    "deadlock: %d task(s) wait for one another and nothing is "
+                    "in flight that could wake them",
+                    (int)core->sched.ntasks);
+}
+
+/* Is there nothing in the kernel, nor anything to be handed over, nor a task
+** that could do something? */
+static bool is_dead(const struct core *core, const struct ring *r)
 {
   const struct sched *s = &core->sched;
-  if (!ring_idle(r)) {
-    if (r->in_flight == 0 && r->linking && !ring_has_unsent(r))
-      luaL_error(L, "a linked operation waits for the one to follow it");
-    return;
+  if (r->in_flight > 0 || r->unpublished > 0 || r->withdrawn > 0 ||
+      ring_has_unsent(r))
+    return false;
+  return r != core->home || (queue_empty(&s->ready) && s->ntimers == 0);
+}
+
+/* Waiting with nothing in flight would be waiting for ever: raises.  False:
+** garbage was collected, and that has changed it. */
+static bool check_not_stuck(lua_State *L, struct core *core, struct ring *r)
+{
+  if (!is_dead(core, r))
+    return true;
+  if (r->starving > 0) {
+    collect_buffers(L, core, true);
+    if (r->state != RING_OPEN || !is_dead(core, r))
+      return false;
   }
-  if (r->starving > 0 &&
-      (r != core->home || (queue_empty(&s->ready) && s->ntimers == 0)))
-    luaL_error(L, "deadlock: an operation waits for a buffer of its pool, and "
-                  "the program has them all");
-  if (r != core->home)
-    luaL_error(L, "nothing is in flight on this ring to wait for");
-  if (queue_empty(&s->ready) && s->ntimers == 0)
-    luaL_error(L,
-               "deadlock: %d task(s) wait for one another and nothing is "
-               "in flight that could wake them",
-               (int)s->ntasks);
+  stuck(L, core, r);
+  return true;
 }
 
 static int turn_home(lua_State *L, struct core *core, struct ring *r,
@@ -71,6 +104,7 @@ void loop_turn(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
 {
   struct core *core = r->core;
   struct sched *s = &core->sched;
+  uint64_t nap_ns = UINT64_MAX;
   int rc;
   luaL_checkstack(L, LUA_MINSTACK, "turning the loop");
   ring_object_check(L, r);
@@ -79,10 +113,15 @@ void loop_turn(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
     ring_reap_lingering(L, core);
     deadline_ns = soon < deadline_ns ? soon : deadline_ns;
   }
-  if (wait && queue_empty(&s->ready))
-    collect_buffers(L, r);
-  if (wait && deadline_ns == UINT64_MAX)
-    check_not_stuck(L, core, r);
+  if (wait && core->starving > 0 && queue_empty(&s->ready)) {
+    if (collect_buffers(L, core, false))
+      return; /* look again */
+    if (core->collect_at < deadline_ns)
+      nap_ns = core->collect_at;
+  }
+  if (wait && deadline_ns == UINT64_MAX && !check_not_stuck(L, core, r))
+    return;
+  deadline_ns = nap_ns < deadline_ns ? nap_ns : deadline_ns;
   if (r != core->home) {
     rc = ring_step(L, r, wait, deadline_ns);
   } else {
@@ -111,6 +150,8 @@ static uint64_t next_turn(const struct ring *r)
     uint64_t soon = now_ns() + LINGER_NS;
     next = soon < next ? soon : next;
   }
+  if (core->starving > 0 && core->collect_at < next)
+    next = core->collect_at;
   return next;
 }
 

@@ -84,8 +84,7 @@ bool multishot_can_be_single(const struct io_uring_sqe *sqe)
   if (sqe->opcode == URING_OP_READ_MULTISHOT)
     return true;
   return sqe->opcode != IORING_OP_RECVMSG && sqe->opcode != URING_OP_RECV_ZC &&
-         find(sqe->opcode) != NULL &&
-         !(sqe->opcode == IORING_OP_TIMEOUT && sqe->off != 0);
+         find(sqe->opcode) != NULL;
 }
 
 void multishot_make_single(struct io_uring_sqe *sqe)
@@ -95,6 +94,8 @@ void multishot_make_single(struct io_uring_sqe *sqe)
     sqe->opcode = IORING_OP_READ;
   else
     change(sqe, m, 0, m->flag | unknown_flag(m));
+  if (sqe->opcode == IORING_OP_TIMEOUT)
+    sqe->off = 0; /* of a single one it is a number of completions */
 }
 
 void multishot_spoil(struct io_uring_sqe *sqe)

@@ -17,8 +17,7 @@ static inline uint64_t multishot_bit(uint8_t opcode)
 /* Asks for many results; the opcode is one that can. */
 void multishot_ask(struct io_uring_sqe *sqe);
 
-/* May the same be had one by one?  A message would come in another form, and
-** the count of a timer would be of something else. */
+/* May the same be had one by one?  A message would come in another form. */
 bool multishot_can_be_single(const struct io_uring_sqe *sqe);
 void multishot_make_single(struct io_uring_sqe *sqe);
 

@@ -138,7 +138,7 @@ static const char *refusal(lua_State *L, const struct ring *r,
     return "the operation belongs to another ring";
   if (q->buffer != NULL && q->buffer->block == NULL)
     return "attempt to use a closed buffer";
-  if (q->pool != NULL && q->pool->ring == NULL)
+  if (q->pool != NULL && !q->pool->open)
     return "attempt to use a closed pool";
   if (q->pool != NULL && q->pool->ring != r)
     return "the pool belongs to another ring";
@@ -316,7 +316,7 @@ static struct event *new_event(lua_State *L, struct ring *r,
   }
   e->row = q->row;
   e->fd = q->sqe.fd;
-  e->flags |= q->event_flags;
+  e->flags |= q->event_flags & ~EVENT_SELECTS; /* not yet */
   if (q->event_flags & EVENT_DIRECT)
     e->place = q->place;
   return e;
@@ -347,6 +347,19 @@ static void hand_over(lua_State *L, struct ring *r, struct event *e,
   }
 }
 
+/* What is changed of an operation is changed of the SQE that it may be queued
+** again with. */
+static void update_again(struct event *target, const struct request *q)
+{
+  if (!(target->flags & EVENT_AGAIN))
+    return;
+  if (q->row->opcode == IORING_OP_POLL_REMOVE &&
+      q->sqe.len & IORING_POLL_UPDATE_EVENTS)
+    target->again.sqe.poll32_events = q->sqe.poll32_events;
+  if (q->aux == AUX_NEW_TIME && target->aux != NULL)
+    target->aux->time = q->time;
+}
+
 /* Tells the event whose buffers it takes. */
 static void select_buffers(struct ring *r, struct event *e,
                            const struct request *q)
@@ -354,6 +367,7 @@ static void select_buffers(struct ring *r, struct event *e,
   struct pool *pool = q->pool;
   if (pool == NULL)
     pool = pool_of_group(r, q->sqe.buf_group);
+  e->flags |= EVENT_SELECTS;
   e->again.pool = pool;
   e->again.group = q->sqe.buf_group;
   if (pool != NULL)
@@ -390,6 +404,10 @@ static void prepare_to_go_on(struct ring *r, struct event *e,
   if (!(e->flags & EVENT_SELECTS))
     e->again.pool = NULL;
   e->flags |= EVENT_AGAIN;
+  if (q->sqe.flags & SQE_LINKS)
+    e->flags |= EVENT_LINKED;
+  e->again.counted = q->row->opcode == IORING_OP_TIMEOUT && q->sqe.off > 0;
+  e->again.left = (uint32_t)q->sqe.off;
   come_down(r, e, q->multishot, &q->sqe);
   e->again.sqe = q->sqe;
 }
@@ -410,6 +428,8 @@ struct event *op_commit(lua_State *L, struct ring *r, struct request *q)
     attach(e, q, sqe);
   if (q->event_flags & EVENT_SELECTS)
     select_buffers(r, e, q);
+  if (q->target != NULL && q->target->event != NULL)
+    update_again(q->target->event, q);
   if (goes_on(q))
     prepare_to_go_on(r, e, q);
   if (is_lacking(r, q))

@@ -93,6 +93,7 @@ static int push_pool_message(lua_State *L, struct outcome *o)
     lua_setfield(L, -2, "control");
   }
   data_push(L, &o->data, m.offset, m.size);
+  o->res = (int32_t)m.size; /* asked again, there is only that */
   return 3;
 }
 
@@ -200,9 +201,12 @@ static int push_number(lua_State *L, const struct outcome *o)
 static int push_success(lua_State *L, struct outcome *o)
 {
   int n;
-  if (o->data.block != NULL && o->multishot &&
-      o->row->result == RESULT_MESSAGE)
-    return push_pool_message(L, o);
+  if (o->multishot && o->row->result == RESULT_MESSAGE) {
+    if (o->data.block != NULL)
+      return push_pool_message(L, o);
+    lua_pushinteger(L, o->res);
+    return 1;
+  }
   n = push_fields(L, o);
   if (o->data.block == NULL)
     return n + push_number(L, o);

@@ -39,7 +39,7 @@ static size_t entries_size(const struct pool *p)
 /* One that no kernel takes: as if it did not take incremental pools. */
 #define UNKNOWN_FLAG 0x8000u
 
-struct pool *pool_of_group(const struct ring *r, uint16_t group)
+static struct pool *numbered(const struct ring *r, uint16_t group)
 {
   struct pool *p = r->pools;
   while (p != NULL && p->group != group)
@@ -47,14 +47,10 @@ struct pool *pool_of_group(const struct ring *r, uint16_t group)
   return p;
 }
 
-/* The groups of pools are numbered from above, those that the program names
-** itself from below. */
-static bool choose_group(const struct ring *r, uint16_t *group)
+struct pool *pool_of_group(const struct ring *r, uint16_t group)
 {
-  for (*group = UINT16_MAX; *group > 0; --*group)
-    if (pool_of_group(r, *group) == NULL)
-      return true;
-  return false;
+  struct pool *p = numbered(r, group);
+  return p != NULL && p->open ? p : NULL;
 }
 
 static int register_entries(struct ring *r, struct pool *p)
@@ -73,23 +69,44 @@ static int register_entries(struct ring *r, struct pool *p)
   return rc > 0 ? 0 : rc;
 }
 
-static int map_entries(struct ring *r, struct pool *p)
+/* An incremental pool of a kernel that has none (before 6.12) is a plain one.
+ */
+static int register_kind(struct ring *r, struct pool *p)
 {
-  void *at;
-  int rc;
-  at = mmap(NULL, entries_size(p), PROT_READ | PROT_WRITE,
-            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (at == MAP_FAILED)
-    return -errno;
-  p->entries = at;
-  rc = register_entries(r, p);
-  if (rc == -EINVAL && p->incremental) { /* older than 6.12 */
+  int rc = register_entries(r, p);
+  if (rc == -EINVAL && p->incremental) {
     p->incremental = false;
     r->lacks_incremental = true;
     rc = register_entries(r, p);
   }
   if (rc == 0 && p->incremental)
     r->has_incremental = true;
+  return rc;
+}
+
+/* The groups of pools are numbered from above, those that the program names
+** itself from below.  A closed pool keeps its number while operations name
+** it, for the kernel looks it up each time. */
+static int register_pool(struct ring *r, struct pool *p)
+{
+  int rc = -EEXIST;
+  for (unsigned n = UINT16_MAX; n > 0 && rc == -EEXIST; n--) {
+    p->group = (uint16_t)n;
+    if (numbered(r, p->group) == NULL)
+      rc = register_kind(r, p);
+  }
+  return rc;
+}
+
+static int map_entries(struct ring *r, struct pool *p)
+{
+  void *at = mmap(NULL, entries_size(p), PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  int rc;
+  if (at == MAP_FAILED)
+    return -errno;
+  p->entries = at;
+  rc = register_pool(r, p);
   if (rc < 0)
     munmap(p->entries, entries_size(p));
   return rc;
@@ -170,13 +187,14 @@ struct pool *pool_open(struct ring *r, const struct pool_options *o, int *err)
     return NULL;
   if (o->incremental && r->lacks_incremental)
     p->incremental = false;
-  *err = choose_group(r, &p->group) ? map_entries(r, p) : -ENOSPC;
+  *err = map_entries(r, p);
   if (*err < 0) {
     free_memory(p);
     return NULL;
   }
   fill_entries(p);
   p->ring = r;
+  p->open = true;
   p->next = r->pools;
   r->pools = p;
   return p;
@@ -186,12 +204,22 @@ struct pool *pool_open(struct ring *r, const struct pool_options *o, int *err)
 ** Closing
 */
 
+static void unlink_pool(struct pool *p)
+{
+  struct pool **at = &p->ring->pools;
+  while (*at != p)
+    at = &(*at)->next;
+  *at = p->next;
+}
+
 /* Frees it once it is closed and neither the kernel nor the program has
 ** anything of it. */
 static void free_if_unused(struct pool *p)
 {
-  if (p->ring != NULL || p->users > 0 || p->out > 0 || p->object)
+  if (p->open || p->users > 0 || p->out > 0 || p->object)
     return;
+  if (p->ring != NULL)
+    unlink_pool(p);
   munmap(p->entries, entries_size(p));
   free_memory(p);
 }
@@ -199,7 +227,7 @@ static void free_if_unused(struct pool *p)
 /* The kernel takes no more of it: its references are gone. */
 static void shut(struct pool *p)
 {
-  p->ring = NULL;
+  p->open = false;
   p->provided = 0;
   for (unsigned i = 0; i < p->count; i++) {
     struct pooled *b = &p->buffers[i];
@@ -207,30 +235,25 @@ static void shut(struct pool *p)
       p->out++; /* the program has parts of it */
     b->held = false;
   }
-  free_if_unused(p);
 }
 
 void pool_close(struct pool *p)
 {
-  struct ring *r = p->ring;
-  struct pool **at;
-  if (r == NULL)
+  if (!p->open)
     return;
-  if (!ring_is_foreign(r)) {
-    io_uring_unregister_buf_ring(&r->io, p->group);
-    again_wake_all(r, &p->starving); /* and to find no pool any more */
+  if (!ring_is_foreign(p->ring)) {
+    io_uring_unregister_buf_ring(&p->ring->io, p->group);
+    again_wake_all(p->ring, &p->starving); /* and to find no pool any more */
   }
-  for (at = &r->pools; *at != p;)
-    at = &(*at)->next;
-  *at = p->next;
   shut(p);
+  free_if_unused(p);
 }
 
 void pool_dispose(struct pool *p)
 {
   p->object = false;
-  if (p->ring != NULL)
-    pool_close(p);
+  if (p->open)
+    pool_close(p); /* frees it, too */
   else
     free_if_unused(p);
 }
@@ -240,7 +263,10 @@ void pools_release(struct ring *r)
   while (r->pools != NULL) {
     struct pool *p = r->pools;
     r->pools = p->next;
-    shut(p);
+    p->ring = NULL;
+    if (p->open)
+      shut(p);
+    free_if_unused(p);
   }
 }
 
@@ -263,16 +289,14 @@ void pool_take_back(struct block *block)
 {
   struct pool *p = block->pool;
   p->out--;
-  if (p->ring == NULL) {
+  if (!p->open) {
     free_if_unused(p);
-    return;
-  }
-  if (p->outgoing)
+  } else if (p->outgoing) {
     make_spare(p, of_block(block));
-  else
+  } else {
     provide(p, of_block(block));
-  p->ring->collected = false;
-  again_wake_all(p->ring, &p->starving);
+    again_wake_all(p->ring, &p->starving);
+  }
 }
 
 bool pool_fill(struct pool *p, const void *bytes, size_t size)
@@ -284,6 +308,7 @@ bool pool_fill(struct pool *p, const void *bytes, size_t size)
   memcpy(b->block.data, bytes, size);
   b->filled = (unsigned)size;
   provide(p, b);
+  again_wake_all(p->ring, &p->starving);
   return true;
 }
 
@@ -315,7 +340,7 @@ static void claim_whole(struct pool *p, struct pooled *b, size_t left)
     struct pooled *next = after(p, b);
     taken(p, b);
     b->next = NULL;
-    if (left <= b->filled || !next->held)
+    if (left <= b->filled)
       break;
     left -= b->filled;
     b->next = next;
@@ -346,8 +371,16 @@ void data_drop(struct data *data)
   }
 }
 
-void pool_claim(struct pool *p, int32_t res, uint32_t cqe_flags,
-                struct data *data)
+/* With MSG_TRUNC the result is the length of the message, which may be more
+** than there was room for. */
+static uint32_t received(const struct pooled *b, int32_t res, bool bundle)
+{
+  uint32_t size = res > 0 ? (uint32_t)res : 0;
+  return size > b->filled && !bundle ? b->filled : size;
+}
+
+void pool_claim(struct pool *p, const struct event *e, int32_t res,
+                uint32_t cqe_flags, struct data *data)
 {
   unsigned n = cqe_flags >> IORING_CQE_BUFFER_SHIFT;
   struct pooled *b;
@@ -355,7 +388,7 @@ void pool_claim(struct pool *p, int32_t res, uint32_t cqe_flags,
   if (n >= p->count)
     return;
   b = &p->buffers[n];
-  data->size = res > 0 ? (uint32_t)res : 0;
+  data->size = received(b, res, (e->flags & EVENT_BUNDLE) != 0);
   if (p->incremental && data->size == 0)
     return;
   data->block = &b->block;

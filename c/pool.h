@@ -16,7 +16,8 @@ struct pooled;
 
 struct pool {
   struct core *core;
-  struct ring *ring; /* NULL: closed */
+  struct ring *ring; /* NULL: that is closed */
+  bool open;
   struct pool *next; /* of the ring */
   uint16_t group;    /* the number that the kernel knows it by */
   bool incremental;  /* a buffer takes data until it is full */
@@ -40,7 +41,7 @@ struct pool {
 /* The Pool at a stack index, NULL if it is something else. */
 struct pool *pool_test(lua_State *L, const struct core *core, int index);
 
-/* The pool of this ring that the kernel knows by a number, or NULL. */
+/* The open pool of this ring that the kernel knows by a number, or NULL. */
 struct pool *pool_of_group(const struct ring *r, uint16_t group);
 
 struct pool_options {
@@ -65,8 +66,8 @@ void pool_join(struct pool *pool);
 void pool_leave(struct pool *pool);
 
 /* What a completion brought: the bytes are the completion's from here on. */
-void pool_claim(struct pool *pool, int32_t res, uint32_t cqe_flags,
-                struct data *data);
+void pool_claim(struct pool *pool, const struct event *e, int32_t res,
+                uint32_t cqe_flags, struct data *data);
 
 /* The bytes are let go of. */
 void data_drop(struct data *data);

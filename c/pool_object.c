@@ -32,7 +32,7 @@ static struct pool *topool(lua_State *L)
 static struct pool *open_pool(lua_State *L)
 {
   struct pool *p = topool(L);
-  if (p == NULL || p->ring == NULL)
+  if (p == NULL || !p->open)
     luaL_error(L, "attempt to use a closed pool");
   ring_object_check(L, p->ring);
   return p;
@@ -220,7 +220,7 @@ static int pool_len(lua_State *L)
 static int pool_tostring(lua_State *L)
 {
   const struct pool *p = topool(L);
-  if (p == NULL || p->ring == NULL)
+  if (p == NULL || !p->open)
     lua_pushliteral(L, "pool (closed)");
   else
     lua_pushfstring(L, "pool (%d of %d buffers of %d bytes)", (int)p->provided,

@@ -120,6 +120,7 @@ static void progress(struct ring *r, struct event *e, const struct result *one)
 {
   if (e->op != NULL && operation_is_multishot(e->op)) {
     again_proven(r, e);
+    again_fired(e);
     if (!operation_deliver(e->op, one)) {
       ring_lose(r, e, one); /* no memory to keep it */
       ring_cancel(r, e);
@@ -129,6 +130,8 @@ static void progress(struct ring *r, struct event *e, const struct result *one)
   } else if (e->flags & EVENT_RESULT || (!e->task && !e->op)) {
     ring_lose(r, e, one);
   } else {
+    struct data data = one->data; /* that of a raw SQE, which wants one */
+    data_drop(&data);
     e->res = one->res;
     e->flags |= EVENT_RESULT;
     if (e->flags & EVENT_ZERO_COPY)
@@ -146,7 +149,7 @@ static void claim(struct ring *r, const struct event *e, struct result *one)
     one->data.shape = DATA_NUMBER;
     return;
   }
-  pool_claim(e->again.pool, one->res, one->flags, &one->data);
+  pool_claim(e->again.pool, e, one->res, one->flags, &one->data);
   one->data.shape = event_data_shape(e->flags);
 }
 

@@ -15,6 +15,7 @@ struct ring_options {
   unsigned entries, cq_entries; /* cq_entries 0: four times the SQ */
   unsigned backlog;             /* SQEs that may wait outside the SQ */
   bool sqpoll, iopoll;
+  const struct ring *attach; /* whose threads it shares, or NULL */
   unsigned sq_thread_idle_ms;
   int sq_thread_cpu;        /* -1: not pinned */
   lua_Number drain_timeout; /* seconds that close waits for loans */
@@ -69,6 +70,7 @@ struct ring {
   bool draining; /* a drained operation is under way */
   bool linking;  /* the newest operation is linked to the one to come */
   struct event_table events;
+  const void *registrar; /* the thread that registered its descriptor */
   int bell; /* eventfd that completions ring, -1: none yet; see ring_bell */
   struct backlog backlog;
   uint64_t queued;            /* SQEs put into the SQ so far */
@@ -88,7 +90,6 @@ struct ring {
   unsigned nbuffers;
   struct pool *pools;
   struct provision *provisions; /* newest first */
-  bool collected;               /* garbage, for an empty pool's sake */
   bool lacks_bundles, has_incremental, lacks_incremental;
   lua_Number drain_timeout;
   uint8_t supported[32]; /* a bit for each opcode of the kernel */

@@ -35,6 +35,7 @@ void again_wake(struct ring *r, struct event *e)
     event_list_remove(&e->again.pool->starving, e);
     e->flags &= ~EVENT_STARVING;
     r->starving--;
+    r->core->starving--;
   }
   if (e->flags & EVENT_WAKING)
     return;
@@ -55,6 +56,7 @@ static void rest(struct ring *r, struct event *e)
   cancel_settled(r, e);
   e->flags &= ~(EVENT_CANCELLING | EVENT_PAUSING);
   e->flags |= EVENT_RESTING;
+  e->generation++; /* a late request finds nothing */
   r->resting++;
 }
 
@@ -69,6 +71,7 @@ static void starve(struct ring *r, struct event *e)
     e->flags |= EVENT_STARVING;
     event_list_add(&pool->starving, e);
     r->starving++;
+    r->core->starving++;
   }
 }
 
@@ -82,7 +85,7 @@ void again_caught_up(struct ring *r, struct event *e, unsigned unread)
 
 void again_pause(struct ring *r, struct event *e)
 {
-  if (!(e->flags & EVENT_AGAIN)) {
+  if (!(e->flags & EVENT_AGAIN) || e->flags & EVENT_LINKED) {
     ring_cancel(r, e);
   } else if (!(e->flags & EVENT_CANCELLING)) {
     e->flags |= EVENT_CANCELLING | EVENT_PAUSING;
@@ -97,6 +100,7 @@ void again_leave(struct ring *r, struct event *e)
   if (e->flags & EVENT_STARVING) {
     event_list_remove(&e->again.pool->starving, e);
     r->starving--;
+    r->core->starving--;
   }
   if (e->flags & EVENT_WAKING)
     event_list_remove(&r->waking, e);
@@ -104,28 +108,32 @@ void again_leave(struct ring *r, struct event *e)
   r->resting--;
 }
 
-/* Queues it again. */
+/* Queues it again.  It has started once: it neither waits for what is drained
+** nor gets into a group that is being linked, both of which are in the
+** backlog. */
 static void start(lua_State *L, struct ring *r, struct event *e)
 {
   again_leave(r, e);
   if (e->flags & EVENT_WITHDRAWN) {
     ring_finish(L, r, e, -ECANCELED, 0, NULL);
-  } else if (!ring_reserve(r)) {
-    ring_finish(L, r, e, -ENOMEM, 0, NULL);
-  } else {
-    e->generation++;
-    e->again.sqe.user_data = event_user_data(e);
-    ring_queue(r, e, &e->again.sqe);
-    r->stats.prepared--; /* it is the same operation */
-    r->stats.rearmed++;
+    return;
   }
+  e->again.sqe.user_data = event_user_data(e);
+  if (e->again.counted && !(e->flags & EVENT_SINGLE))
+    e->again.sqe.off = e->again.left;
+  queue_put(r, e, &e->again.sqe);
+  r->stats.rearmed++;
 }
 
-void again_refill(lua_State *L, struct ring *r)
+bool again_refill(lua_State *L, struct ring *r)
 {
-  /* one more SQE behind a group that is not complete would be part of it */
-  while (r->waking.head != NULL && !r->linking)
-    start(L, r, r->waking.head);
+  struct event *e;
+  while ((e = r->waking.head) != NULL) {
+    if (queue_room(r) == 0 && !(e->flags & EVENT_WITHDRAWN))
+      return false;
+    start(L, r, e);
+  }
+  return true;
 }
 
 /*
@@ -152,7 +160,7 @@ static bool leaves_more(const struct event *e, int32_t res,
   case IORING_OP_RECVMSG:
     return res >= 0 && !pool_message_is_end(data);
   case IORING_OP_TIMEOUT:
-    return e->flags & EVENT_SINGLE && res == -ETIME;
+    return res == -ETIME && (!e->again.counted || e->again.left > 0);
   default:
     return false;
   }
@@ -196,14 +204,20 @@ static void deliver(struct ring *r, struct event *e, const struct result *one)
   }
 }
 
+void again_fired(struct event *e)
+{
+  if (e->flags & EVENT_AGAIN && e->again.counted && e->again.left > 0)
+    e->again.left--;
+}
+
 bool again_goes_on(struct ring *r, struct event *e, const struct result *one)
 {
   bool pausing = (e->flags & EVENT_PAUSING) != 0;
-  if (e->flags & (EVENT_WITHDRAWN | EVENT_RESULT) ||
+  if (e->flags & (EVENT_WITHDRAWN | EVENT_RESULT | EVENT_LINKED) ||
       (e->flags & EVENT_CANCELLING && !pausing))
     return false;
   if (one->res == -ENOBUFS && e->flags & EVENT_SELECTS &&
-      e->again.pool != NULL && e->again.pool->ring != NULL) {
+      e->again.pool != NULL && e->again.pool->open) {
     starve(r, e);
     return true;
   }
@@ -220,6 +234,8 @@ bool again_goes_on(struct ring *r, struct event *e, const struct result *one)
     again_wake(r, e);
     return true;
   }
+  if (one->res == -ETIME)
+    again_fired(e);
   if (!leaves_more(e, one->res, &one->data))
     return false;
   deliver(r, e, one);

@@ -2,7 +2,6 @@
 #include "ring_object.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <string.h>
 #include <sys/utsname.h>
 
@@ -13,6 +12,7 @@
 #include "registered.h"
 #include "ring_hand.h"
 #include "ring_options.h"
+#include "ring_tuning.h"
 
 /*
 ** Opening
@@ -176,6 +176,7 @@ static const struct {
 } setup_flags[] = {
     {"iopoll", IORING_SETUP_IOPOLL},
     {"sqpoll", IORING_SETUP_SQPOLL},
+    {"attached", IORING_SETUP_ATTACH_WQ},
     {"submit_all", IORING_SETUP_SUBMIT_ALL},
     {"coop_taskrun", IORING_SETUP_COOP_TASKRUN},
     {"taskrun_flag", IORING_SETUP_TASKRUN_FLAG},
@@ -185,7 +186,8 @@ static const struct {
 };
 
 /* ring:features() -> table: driver, kernel, ring_fd, entries, cq_entries, and
-** true or false for each set-up flag; variants: what a probe cannot see */
+** true or false for each set-up flag and for registered_ring; variants: what a
+** probe cannot see */
 static int ring_features(lua_State *L)
 {
   struct ring *r = ring_object_open(L, 1);
@@ -205,6 +207,8 @@ static int ring_features(lua_State *L)
     lua_pushboolean(L, (r->io.flags & setup_flags[i].flag) != 0);
     lua_setfield(L, -2, setup_flags[i].name);
   }
+  lua_pushboolean(L, r->registrar != NULL);
+  lua_setfield(L, -2, "registered_ring");
   multishot_push(L, r);
   lua_setfield(L, -2, "variants");
   return 1;
@@ -249,65 +253,6 @@ static int ring_fd(lua_State *L)
     return push_failure(L, "eventfd", -fd);
   lua_pushinteger(L, fd);
   return 1;
-}
-
-/*
-** SQPOLL: a thread of the kernel submits, and sleeps when there is nothing
-*/
-
-/* ring:uses_sqpoll() -> boolean */
-static int ring_uses_sqpoll(lua_State *L)
-{
-  const struct ring *r = ring_object_open(L, 1);
-  lua_pushboolean(L, (r->io.flags & IORING_SETUP_SQPOLL) != 0);
-  return 1;
-}
-
-/* ring:needs_wakeup() -> has the thread gone to sleep?  The fence makes what
-** was published visible before its flag is read. */
-static int ring_needs_wakeup(lua_State *L)
-{
-  const struct ring *r = ring_object_open(L, 1);
-  io_uring_smp_mb();
-  lua_pushboolean(
-      L, (IO_URING_READ_ONCE(*r->io.sq.kflags) & IORING_SQ_NEED_WAKEUP) != 0);
-  return 1;
-}
-
-/* ring:wake() -> true, the thread is awake | nil, message, errno.  `submit`
-** does it by itself where it is needed. */
-static int ring_wake(lua_State *L)
-{
-  const struct ring *r = ring_object_open(L, 1);
-  int rc = 0;
-  if (r->io.flags & IORING_SETUP_SQPOLL)
-    rc = io_uring_enter((unsigned)r->io.ring_fd, 0, 0, IORING_ENTER_SQ_WAKEUP,
-                        NULL);
-  if (rc < 0)
-    return push_failure(L, "wake", -rc);
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
-/* ring:iowq_max_workers([bounded [, unbounded]]) -> what they were: how many
-** threads of the kernel may carry out what would block, on files (bounded)
-** and on everything else; 0 leaves it as it is | nil, message, errno */
-static int ring_iowq_max_workers(lua_State *L)
-{
-  struct ring *r = ring_object_open(L, 1);
-  unsigned values[2];
-  int rc;
-  for (int i = 0; i < 2; i++) {
-    lua_Integer n = luaL_optinteger(L, i + 2, 0);
-    luaL_argcheck(L, n >= 0 && n <= INT_MAX, i + 2, "out of range");
-    values[i] = (unsigned)n;
-  }
-  rc = io_uring_register_iowq_max_workers(&r->io, values);
-  if (rc < 0)
-    return push_failure(L, "iowq_max_workers", -rc);
-  lua_pushinteger(L, values[0]);
-  lua_pushinteger(L, values[1]);
-  return 2;
 }
 
 static int ring_tostring(lua_State *L)
@@ -356,10 +301,6 @@ static const luaL_Reg ring_methods[] = {
     {"features", ring_features},
     {"probe", ring_probe},
     {"fd", ring_fd},
-    {"uses_sqpoll", ring_uses_sqpoll},
-    {"needs_wakeup", ring_needs_wakeup},
-    {"wake", ring_wake},
-    {"iowq_max_workers", ring_iowq_max_workers},
     {NULL, NULL},
 };
 
@@ -377,21 +318,23 @@ static const luaL_Reg ring_functions[] = {
     {NULL, NULL},
 };
 
-/* Pushes a table of the methods, for the default ring. */
+/* Pushes a table of the methods, for the default ring; all but close, which
+** the module has its own of. */
 static void push_on_default(lua_State *L, struct core *core)
 {
-  static const char *const names[] = {
-      "prepare", "submit", "stats", "features", "probe",   "link",
-      "fd",      "step",   "enter", "peek",     "advance", "pool"};
   lua_newtable(L);
   luaL_getmetatable(L, RING_TYPE);
-  lua_getfield(L, -1, "__index"); /* functions; metatable; methods */
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+  lua_getfield(L, -1, "__index");
+  lua_pushnil(L); /* functions; metatable; methods; key */
+  while (lua_next(L, -2)) {
+    lua_pushvalue(L, -2);
     lua_pushlightuserdata(L, core);
-    lua_getfield(L, -2, names[i]);
+    lua_rotate(L, -3, -1); /* ...; key; key; core; method */
     lua_pushcclosure(L, on_default, 2);
-    lua_setfield(L, -4, names[i]);
+    lua_rawset(L, -6);
   }
+  lua_pushnil(L);
+  lua_setfield(L, -4, "close");
   lua_pop(L, 2);
 }
 
@@ -402,6 +345,7 @@ void ring_object_register(lua_State *L, struct core *core)
   luaL_newlib(L, ring_methods);
   registered_methods(L);
   hand_methods(L);
+  tuning_methods(L);
   lua_getfield(L, -3, "prepare"); /* from operation_register */
   lua_setfield(L, -2, "prepare");
   lua_getfield(L, -3, "link");

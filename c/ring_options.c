@@ -8,6 +8,7 @@
 #include "multishot.h"
 #include "near.h"
 #include "op.h"
+#include "ring_object.h"
 
 enum option_type {
   OPTION_UNSIGNED,
@@ -16,6 +17,7 @@ enum option_type {
   OPTION_MILLISECONDS,
   OPTION_CPU,
   OPTION_DRIVER,
+  OPTION_RING,
   OPTION_TABLE
 };
 
@@ -35,6 +37,7 @@ static const struct option {
     {"backlog", OPTION_UNSIGNED, AT(backlog), NULL},
     {"sqpoll", OPTION_BOOLEAN, AT(sqpoll), NULL},
     {"iopoll", OPTION_BOOLEAN, AT(iopoll), NULL},
+    {"attach", OPTION_RING, AT(attach), NULL},
     {"sq_thread_idle", OPTION_MILLISECONDS, AT(sq_thread_idle_ms), NULL},
     {"sq_thread_cpu", OPTION_CPU, AT(sq_thread_cpu), NULL},
     {"drain_timeout", OPTION_SECONDS, AT(drain_timeout), NULL},
@@ -96,6 +99,13 @@ static lua_Number seconds_option(lua_State *L, const char *name)
   return lua_tonumber(L, -1);
 }
 
+static const struct ring *ring_option(lua_State *L, const char *name)
+{
+  if (luaL_testudata(L, -1, RING_TYPE) == NULL)
+    bad_option(L, name, "ring");
+  return ring_object_open(L, lua_gettop(L));
+}
+
 /* The value is on the top of the stack. */
 static void read_option(lua_State *L, const struct option *option,
                         struct ring_options *o)
@@ -127,6 +137,9 @@ static void read_option(lua_State *L, const struct option *option,
       o->driver = driver_find(lua_tostring(L, -1));
     if (lua_type(L, -1) != LUA_TSTRING || o->driver == NULL)
       bad_option(L, name, "'kernel' or 'fault'");
+    break;
+  case OPTION_RING:
+    *(const struct ring **)at = ring_option(L, name);
     break;
   case OPTION_TABLE:
     if (!lua_istable(L, -1))
@@ -202,4 +215,7 @@ void ring_options_read(lua_State *L, int table, struct ring_options *o)
       luaL_error(L, "options of ring have names");
     read_option(L, find_option(L, lua_tostring(L, -2)), o);
   }
+  if (o->attach && o->sqpoll && !(o->attach->io.flags & IORING_SETUP_SQPOLL))
+    luaL_error(L, "option 'attach' of ring: with sqpoll it takes a ring that "
+                  "has sqpoll, too");
 }

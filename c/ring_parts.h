@@ -44,6 +44,10 @@ struct io_uring_sqe *queue_unpublished(struct ring *r, const struct event *e);
 /* How many SQEs the SQ has room for. */
 unsigned queue_room(const struct ring *r);
 
+/* Puts an SQE into the SQ; there is room. */
+void queue_put(struct ring *r, struct event *e,
+               const struct io_uring_sqe *sqe);
+
 /* Shows the kernel what is queued.  Returns how many SQEs it has not taken;
 ** those of an earlier enter that failed are among them. */
 unsigned queue_publish(struct ring *r);
@@ -87,14 +91,18 @@ void ring_lose(const struct ring *r, const struct event *e,
 ** EVENT_AGAIN has come: false where that is its end. */
 bool again_goes_on(struct ring *r, struct event *e, const struct result *one);
 
-/* Queues those that were woken. */
-void again_refill(lua_State *L, struct ring *r);
+/* Queues those that were woken, before all that has not started yet.  False:
+** the SQ has no room for all. */
+bool again_refill(lua_State *L, struct ring *r);
 
 /* Results come faster than they are taken. */
 void again_pause(struct ring *r, struct event *e);
 
 /* The event ends where it rests. */
 void again_leave(struct ring *r, struct event *e);
+
+/* A timer that fires so often has done so once more. */
+void again_fired(struct event *e);
 
 /* The kernel knows it as multishot. */
 void again_proven(struct ring *r, const struct event *e);

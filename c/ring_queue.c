@@ -86,6 +86,11 @@ bool ring_grow_backlog(struct ring *r)
   return true;
 }
 
+void queue_put(struct ring *r, struct event *e, const struct io_uring_sqe *sqe)
+{
+  put_into_sq(r, e, queue_next_sqe(r), sqe);
+}
+
 void ring_queue(struct ring *r, struct event *e,
                 const struct io_uring_sqe *sqe)
 {
@@ -193,9 +198,11 @@ const char *ring_link(struct ring *r, struct event *const events[],
     if (first + i >= b->count ||
         backlog_at(b, first + i)->user_data != event_user_data(events[i]))
       return "operations to be linked must be prepared one after the other";
-  for (unsigned i = 0; i + 1 < count; i++)
+  for (unsigned i = 0; i + 1 < count; i++) {
     backlog_at(b, first + i)->flags |=
         hard ? IOSQE_IO_HARDLINK : IOSQE_IO_LINK;
+    events[i]->flags |= EVENT_LINKED;
+  }
   return NULL;
 }
 
@@ -207,7 +214,8 @@ const char *ring_link(struct ring *r, struct event *const events[],
 static bool held_back(const struct ring *r, const struct event *e)
 {
   return r->draining ||
-         (e->flags & EVENT_DRAIN && (r->in_flight > 0 || r->unpublished > 0));
+         (e->flags & EVENT_DRAIN &&
+          (r->in_flight > 0 || r->unpublished > 0 || r->resting > 0));
 }
 
 /* Takes those that were withdrawn out of the backlog, wherever they stand,
@@ -253,7 +261,7 @@ static void advance_backlog(struct ring *r)
   b->head = (b->head + 1) & (b->size - 1);
   b->count--;
   e->flags &= ~EVENT_BACKLOG;
-  put_into_sq(r, e, queue_next_sqe(r), sqe);
+  queue_put(r, e, sqe);
 }
 
 /* False: some must wait for the SQ to be handed over. */
@@ -278,9 +286,7 @@ bool queue_refill(lua_State *L, struct ring *r)
   bool all;
   if (r->withdrawn > 0)
     sweep_withdrawn(L, r);
-  if (r->waking.head != NULL)
-    again_refill(L, r);
-  all = cancel_refill(r) && refill_backlog(r);
+  all = again_refill(L, r) && cancel_refill(r) && refill_backlog(r);
   if (!queue_empty(&r->space) && r->backlog.count < r->backlog.limit)
     tasks_wake_some(&r->space, r->backlog.limit - r->backlog.count);
   return all;

@@ -76,6 +76,7 @@ build = {
         "c/ring_object.c",
         "c/ring_options.c",
         "c/ring_queue.c",
+        "c/ring_tuning.c",
         "c/rows.c",
         "c/scope.c",
         "c/sockaddr.c",

@@ -207,6 +207,19 @@ runs["fetch_many.lua"] = function()
   has(out, "1 requests, 0 failed, at most 1 at a time\n")
 end
 
+runs["embed_luv.lua"] = function()
+  if not os.execute [[lua5.4 -e 'require "luv"' 2>/dev/null]] then
+    return pending "luv is not installed"
+  end
+  local out, err, status = example "embed_luv.lua"
+  assert.are.equal("", err)
+  assert.are.equal(0, status)
+  assert.is_true(tonumber(out:match "uring's tasks read (%d+) bytes from files\n") > #contents "examples/embed_luv.lua")
+  has(out, "80 of 80 lines came back to clients that are tasks\n")
+  has(out, "20 of 20 lines came back to libuv's client\n")
+  assert.is_true(tonumber(out:match "libuv's timer ticked (%d+) times meanwhile\n") >= 10)
+end
+
 -- Talks to an echo server until it is known to work, failing connections
 -- included.
 local function talk_to(address)

@@ -146,6 +146,20 @@ describe("registered", function()
     end)
   end)
 
+  it("with the default ring are there for calls in tasks", function()
+    local fd = open "0123456789"
+    local buffer = uring.buffer(16)
+    assert.is_true(uring.register_files { fd })
+    assert.is_true(uring.register_buffers { buffer })
+    uring.run(function()
+      assert.are.equal(10, uring.op.read_fixed(0, buffer, nil, 0, { fixed_file = true }))
+    end)
+    assert.are.equal("0123456789", buffer:get(1, 10))
+    assert.is_true(uring.unregister_buffers())
+    assert.is_true(uring.unregister_files())
+    uring.op.close(fd)
+  end)
+
   describe("files", function()
     it("are named by their slot", function()
       local ring <close> = uring.ring { entries = 8 }

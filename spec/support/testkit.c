@@ -8,6 +8,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -226,6 +227,29 @@ static int epoll(lua_State *L)
   return 1;
 }
 
+static void *call_there(void *arg)
+{
+  lua_State *L = arg;
+  int status = lua_pcall(L, 0, LUA_MULTRET, 0);
+  lua_pushboolean(L, status == LUA_OK);
+  lua_insert(L, 1);
+  return NULL;
+}
+
+/* in_thread(fn) -> as pcall(fn), which another thread makes; this one waits */
+static int in_thread(lua_State *L)
+{
+  pthread_t there;
+  int err;
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_settop(L, 1);
+  err = pthread_create(&there, NULL, call_there, L);
+  if (err != 0)
+    return luaL_error(L, "pthread_create: %s", strerror(err));
+  pthread_join(there, NULL);
+  return lua_gettop(L);
+}
+
 static const luaL_Reg functions[] = {
     {"fds", fds},
     {"fork", fork_lua},
@@ -242,6 +266,7 @@ static const luaL_Reg functions[] = {
     {"fail_allocation", fail_allocation},
     {"epoll", epoll},
     {"pool_head", pool_head},
+    {"in_thread", in_thread},
     {NULL, NULL},
 };
 
