@@ -10,9 +10,12 @@
 #include <limits.h>
 #include <string.h>
 
+#include "message.h"
 #include "near.h"
 #include "operation.h"
+#include "options.h"
 #include "reader.h"
+#include "registered.h"
 #include "ring_object.h"
 #include "sockaddr.h"
 #include "timer.h"
@@ -73,11 +76,19 @@ bool args_missing(const struct reader *in)
   return in->index > in->last || lua_isnil(in->L, in->index);
 }
 
+bool args_has_options(struct reader *in)
+{
+  if (in->options == NULL && lua_type(in->L, in->index) == LUA_TUSERDATA)
+    in->options = options_test(in->L, in->q->core, in->index);
+  return in->options != NULL;
+}
+
 /* An optional argument that is not given.  A table in its place is the table
 ** of options: the rest is not given either. */
 bool args_left_out(struct reader *in)
 {
-  if (in->index <= in->last && lua_istable(in->L, in->index))
+  if (in->index <= in->last &&
+      (lua_istable(in->L, in->index) || args_has_options(in)))
     return true;
   if (!args_missing(in))
     return false;
@@ -237,15 +248,28 @@ static void read_ring(struct reader *in, const struct arg *a)
   in->q->sqe.fd = ring_object_open(in->L, i)->io.ring_fd;
 }
 
-/* What arrives at the other ring is a CQE with this user_data.  One that named
-** an event there would end an operation that the kernel still works on, so
-** the number is the generation of a slot that no event has. */
-#define MESSAGE_SLOT ((uint64_t)INT32_MAX)
-
 static void read_data_word(struct reader *in, const struct arg *a)
 {
   lua_Integer n = args_integer(in, a, in->index++, 0, UINT32_MAX);
-  in->q->sqe.off = (uint64_t)n << 32 | MESSAGE_SLOT;
+  in->q->sqe.off = message_user_data((uint32_t)n);
+}
+
+/* A file to be sent to another ring: where this ring has it, */
+static void read_source_slot(struct reader *in, const struct arg *a)
+{
+  in->q->sqe.addr = IORING_MSG_SEND_FD;
+  in->q->sqe.addr3 =
+      (uint64_t)args_integer(in, a, in->index++, 0, FILES_MAX - 1);
+}
+
+/* and where the other is to, */
+static void read_target_slot(struct reader *in, const struct arg *a)
+{
+  if (args_left_out(in))
+    in->q->sqe.file_index = IORING_FILE_INDEX_ALLOC;
+  else
+    in->q->sqe.file_index =
+        1 + (uint32_t)args_integer(in, a, in->index++, 0, FILES_MAX - 1);
 }
 
 void args_address(struct reader *in, const struct arg *a)
@@ -284,6 +308,8 @@ static read_one *const readers[] = {
     [ARG_TARGET] = read_target,
     [ARG_RING] = read_ring,
     [ARG_DATA_WORD] = read_data_word,
+    [ARG_SOURCE_SLOT] = read_source_slot,
+    [ARG_TARGET_SLOT] = read_target_slot,
     [ARG_HOW] = read_how,
     [ARG_EVENTS] = read_events,
     [ARG_MESSAGE_IN] = args_read_message_in,
@@ -318,20 +344,18 @@ static void check_no_more(struct reader *in)
 
 void args_read(lua_State *L, struct request *q, int first)
 {
-  struct reader in = {L, q, first, lua_gettop(L)};
+  struct reader in = {L, q, first, lua_gettop(L), NULL};
   struct options options = {0};
   for (const struct arg *a = q->row->args; a->kind != ARG_END; a++)
-    if (a->optional && a->kind == ARG_INTEGER && in.index > in.last)
+    if (a->optional && a->kind == ARG_INTEGER &&
+        (in.index > in.last || in.options != NULL))
       args_default(q, a); /* most calls end before the last arguments */
     else
       readers[a->kind](&in, a);
   if (in.index <= in.last) {
-    luaL_checkstack(L, 8, "too many arguments");
-    if (lua_istable(L, in.index))
-      args_read_options(&in, &options);
+    args_take_options(&in, &options);
     check_no_more(&in);
   }
-  if (q->row->options || q->row->multishot || options.set || q->pool != NULL ||
-      q->needs_pool)
+  if (options.set || args_has_special(q, 0))
     args_apply_options(L, q, &options);
 }

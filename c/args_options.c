@@ -1,12 +1,15 @@
 /* The table of options, the last argument of any operation. */
 #include "reader.h"
 
+#include <string.h>
 #include <sys/socket.h>
 
 #include "multishot.h"
 #include "near.h"
+#include "options.h"
 #include "pool.h"
 #include "registered.h"
+#include "skip.h"
 
 enum option_type {
   OPTION_FLAG,  /* true or false */
@@ -14,24 +17,29 @@ enum option_type {
   OPTION_NUMBER /* 0 to 65535 */
 };
 
+#define NAME(name) name, sizeof name - 1
+
 static const struct named_option {
   const char *name;
-  uint16_t option;
+  uint8_t length; /* of the name */
   uint8_t type;
+  uint16_t option;
 } options[] = {
-    {"async", OPTION_ASYNC, OPTION_FLAG},
-    {"drain", OPTION_DRAIN, OPTION_FLAG},
-    {"multishot", OPTION_MULTISHOT, OPTION_FLAG},
-    {"peer", OPTION_PEER, OPTION_FLAG},
-    {"poll_first", OPTION_POLL_FIRST, OPTION_FLAG},
-    {"link", OPTION_LINK, OPTION_FLAG},
-    {"hardlink", OPTION_HARDLINK, OPTION_FLAG},
-    {"fixed_file", OPTION_FIXED_FILE, OPTION_FLAG},
-    {"bundle", OPTION_BUNDLE, OPTION_FLAG},
-    {"copy", OPTION_COPY, OPTION_FLAG},
-    {"reuse", OPTION_REUSE, OPTION_FLAG},
-    {"buffer_group", OPTION_BUFFER_GROUP, OPTION_NUMBER},
-    {"direct", OPTION_DIRECT, OPTION_PLACE},
+    {NAME("async"), OPTION_FLAG, OPTION_ASYNC},
+    {NAME("drain"), OPTION_FLAG, OPTION_DRAIN},
+    {NAME("multishot"), OPTION_FLAG, OPTION_MULTISHOT},
+    {NAME("peer"), OPTION_FLAG, OPTION_PEER},
+    {NAME("poll_first"), OPTION_FLAG, OPTION_POLL_FIRST},
+    {NAME("link"), OPTION_FLAG, OPTION_LINK},
+    {NAME("hardlink"), OPTION_FLAG, OPTION_HARDLINK},
+    {NAME("fixed_file"), OPTION_FLAG, OPTION_FIXED_FILE},
+    {NAME("bundle"), OPTION_FLAG, OPTION_BUNDLE},
+    {NAME("copy"), OPTION_FLAG, OPTION_COPY},
+    {NAME("reuse"), OPTION_FLAG, OPTION_REUSE},
+    {NAME("buffer_group"), OPTION_NUMBER, OPTION_BUFFER_GROUP},
+    {NAME("direct"), OPTION_PLACE, OPTION_DIRECT},
+    {NAME("skip_success"), OPTION_FLAG, OPTION_SKIP_SUCCESS},
+    {NAME("eager"), OPTION_FLAG, OPTION_EAGER},
 };
 
 /* Can the descriptor be an index of a registered file?  epoll_ctl takes none.
@@ -45,16 +53,19 @@ static uint16_t fixed_file(const struct row *row)
 
 static uint16_t allowed_options(const struct row *row)
 {
-  uint16_t pools =
-      row->pools ? OPTION_COPY | OPTION_BUFFER_GROUP | OPTION_REUSE : 0;
-  return fixed_file(row) | pools | row->options | OPTION_ASYNC | OPTION_DRAIN |
-         OPTION_LINK | OPTION_HARDLINK;
+  uint16_t allowed = fixed_file(row) | row->options | OPTION_ASYNC |
+                     OPTION_DRAIN | OPTION_LINK | OPTION_HARDLINK |
+                     OPTION_EAGER;
+  if (row->pools)
+    allowed |= OPTION_COPY | OPTION_BUFFER_GROUP | OPTION_REUSE;
+  if (row->args[0].kind != ARG_RAW) /* whose success nobody knows */
+    allowed |= OPTION_SKIP_SUCCESS;
+  return allowed;
 }
 
-/* No option has the name below the value on the top. */
-static void unknown_option(struct reader *in, uint16_t allowed)
+static void unknown_option(struct reader *in, const char *name,
+                           uint16_t allowed)
 {
-  const char *name = lua_tostring(in->L, -2);
   struct near near;
   near_start(&near, name);
   for (size_t i = 0; i < COUNT(options); i++)
@@ -74,11 +85,14 @@ static void unknown_option(struct reader *in, uint16_t allowed)
 static const struct named_option *option_named(struct reader *in)
 {
   uint16_t allowed = allowed_options(in->q->row);
-  for (size_t i = 0; i < COUNT(options); i++)
-    if (options[i].option & allowed &&
-        args_is_name(in->L, -2, options[i].name))
-      return &options[i];
-  unknown_option(in, allowed);
+  size_t length;
+  const char *name = lua_tolstring(in->L, -2, &length);
+  for (const struct named_option *o = options; o < options + COUNT(options);
+       o++)
+    if (o->length == length && o->option & allowed &&
+        memcmp(o->name, name, length) == 0)
+      return o;
+  unknown_option(in, name, allowed);
   return NULL;
 }
 
@@ -115,6 +129,41 @@ static bool read_option(struct reader *in, const struct named_option *option,
     break;
   }
   return read_value(in, option, &none, 0, "true or false");
+}
+
+void args_push_options(lua_State *L, const struct options *o)
+{
+  const char *between = "";
+  lua_pushliteral(L, "");
+  for (size_t i = 0; i < COUNT(options); i++)
+    if ((o->set | o->cleared) & options[i].option) {
+      lua_pushfstring(L, "%s%s%s", lua_tostring(L, -1), between,
+                      options[i].name);
+      lua_replace(L, -2);
+      between = " ";
+    }
+}
+
+/* Does the row take all that is said in these? */
+static void check_allowed(struct reader *in, const struct options *o)
+{
+  uint16_t allowed = allowed_options(in->q->row);
+  unsigned wrong = (o->set | o->cleared) & ~(unsigned)allowed;
+  for (size_t i = 0; wrong != 0 && i < COUNT(options); i++)
+    if (wrong & options[i].option)
+      unknown_option(in, options[i].name, allowed);
+}
+
+void args_take_options(struct reader *in, struct options *o)
+{
+  if (args_has_options(in)) {
+    check_allowed(in, in->options);
+    *o = *in->options;
+    in->index++;
+  } else if (lua_istable(in->L, in->index)) {
+    luaL_checkstack(in->L, 8, "too many arguments");
+    args_read_options(in, o);
+  }
 }
 
 void args_read_options(struct reader *in, struct options *o)
@@ -164,11 +213,16 @@ static void make_multishot(lua_State *L, struct request *q)
 static const char *pool_mismatch(const struct request *q)
 {
   const struct pool *pool = q->pool;
+  if (q->event_flags & EVENT_BUNDLE && q->row->opcode == IORING_OP_RECV &&
+      q->sqe.msg_flags & MSG_TRUNC)
+    return "a bundle is not for MSG_TRUNC";
   if (q->event_flags & EVENT_REUSE &&
       q->event_flags & (EVENT_COPY | EVENT_BUNDLE))
     return "reuse goes neither with copy nor with bundle";
   if (pool == NULL)
     return NULL;
+  if (q->event_flags & EVENT_BUNDLE && q->sqe.len > 0)
+    return "a bundle takes no length: it is of whole buffers";
   if (pool->outgoing != (q->row->opcode == IORING_OP_SEND))
     return pool->outgoing ? "the pool is for sending"
                           : "the pool is not for sending";
@@ -184,6 +238,20 @@ static const char *pool_mismatch(const struct request *q)
   return q->sqe.flags & IOSQE_ASYNC
              ? "an incremental pool is not for what is made async"
              : NULL;
+}
+
+/* Before each message stand a header, an address and control data. */
+static void check_message_room(lua_State *L, const struct request *q)
+{
+  unsigned before = (unsigned)(sizeof(struct io_uring_recvmsg_out) +
+                               sizeof(struct sockaddr_storage)) +
+                    q->control_room;
+  if (q->pool != NULL && q->pool->size <= before)
+    luaL_error(
+        L,
+        "recvmsg: buffers of %d bytes have no room for a message behind "
+        "%d bytes of header, address and control data",
+        (int)q->pool->size, (int)before);
 }
 
 static void apply_bundle(lua_State *L, struct request *q)
@@ -243,6 +311,17 @@ static void name_fixed_file(struct request *q)
   }
 }
 
+/* Its SQE is handed over at once, which a group can only be as a whole. */
+static void make_eager(lua_State *L, struct request *q)
+{
+  if (q->sqe.flags & SQE_LINKS)
+    luaL_error(L,
+               "option 'eager' of %s: an operation that is linked to the next "
+               "has to wait for it",
+               q->row->name);
+  q->eager = true;
+}
+
 /* What it opens goes into a slot, this one or (-1) any that is empty.  A pipe
 ** takes this one and the next, and tells both apart from the result. */
 static void make_direct(lua_State *L, struct request *q, int place)
@@ -258,20 +337,28 @@ static void make_direct(lua_State *L, struct request *q, int place)
   q->place = q->row->result == RESULT_PIPE ? -1 : place;
 }
 
-void args_apply_options(lua_State *L, struct request *q,
-                        const struct options *o)
+static void apply_common(struct request *q, unsigned set)
 {
-  const unsigned set = o->set;
+  if (set & OPTION_FIXED_FILE)
+    name_fixed_file(q);
   if (set & OPTION_ASYNC)
     q->sqe.flags |= IOSQE_ASYNC;
   if (set & OPTION_DRAIN)
     q->event_flags |= EVENT_DRAIN;
   if (set & OPTION_LINK)
     q->sqe.flags |= IOSQE_IO_LINK;
-  if (set & OPTION_FIXED_FILE)
-    name_fixed_file(q);
   if (set & OPTION_HARDLINK)
     q->sqe.flags |= IOSQE_IO_HARDLINK;
+}
+
+void args_apply_options(lua_State *L, struct request *q,
+                        const struct options *o)
+{
+  const unsigned set = o->set;
+  if (set != 0)
+    apply_common(q, set);
+  if (!args_has_special(q, set))
+    return;
   if (set & OPTION_POLL_FIRST)
     q->sqe.ioprio |= IORING_RECVSEND_POLL_FIRST;
   if (q->row->pools)
@@ -280,10 +367,16 @@ void args_apply_options(lua_State *L, struct request *q,
     make_multishot(L, q);
   if (set & OPTION_DIRECT)
     make_direct(L, q, o->place);
+  if (q->row->result == RESULT_MESSAGE && q->multishot)
+    check_message_room(L, q);
   if (q->has_control && q->multishot)
     luaL_error(L, "recvmsg: with multishot, control is a number of bytes");
   if (q->control_room > 0 && !q->multishot)
     luaL_error(L, "recvmsg: without multishot, control is a Buffer");
+  if (set & OPTION_EAGER)
+    make_eager(L, q);
+  if (set & OPTION_SKIP_SUCCESS && skip_suits(q))
+    q->event_flags |= EVENT_SKIPS;
   /* the peer's address is there to be had unless it is not wanted; a
   ** multishot accept has only one place for the addresses of many */
   if (q->row->result == RESULT_PEER && !(o->cleared & OPTION_PEER) &&

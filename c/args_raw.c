@@ -223,6 +223,9 @@ static void check_raw_flags(struct reader *in)
     args_bad(in, &flags, "an operation without a completion would never end");
   if (q->sqe.flags & IOSQE_BUFFER_SELECT)
     q->event_flags |= EVENT_SELECTS;
+  if ((q->sqe.opcode == IORING_OP_RECV || q->sqe.opcode == IORING_OP_SEND) &&
+      q->sqe.ioprio & URING_RECVSEND_BUNDLE)
+    q->event_flags |= EVENT_BUNDLE;
   if (q->sqe.flags & IOSQE_IO_DRAIN) { /* see the backlog in ring.c */
     q->sqe.flags &= (uint8_t)~IOSQE_IO_DRAIN;
     q->event_flags |= EVENT_DRAIN;

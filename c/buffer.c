@@ -167,7 +167,7 @@ struct buffer *buffer_push_closed(lua_State *L)
 {
   struct buffer *b = lua_newuserdatauv(L, sizeof *b, 0);
   b->block = NULL;
-  b->offset = b->size = 0;
+  b->offset = b->size = b->registered = 0;
   lua_rawgetp(L, LUA_REGISTRYINDEX, &buffer_key);
   lua_setmetatable(L, -2);
   return b;
@@ -176,7 +176,7 @@ struct buffer *buffer_push_closed(lua_State *L)
 /* The collector sees a userdata of some bytes and not the block behind it.
 ** Telling it about the block keeps a loop that makes Buffers from outrunning
 ** it. */
-static void tell_collector(lua_State *L, size_t size)
+void buffer_tell_collector(lua_State *L, size_t size)
 {
   if (size >= 1024)
     lua_gc(L, LUA_GCSTEP, size < ((size_t)1 << 40) ? (int)(size >> 10) : 0);
@@ -198,7 +198,7 @@ static int buffer_new(lua_State *L)
     luaL_argcheck(L, n <= SIZE_MAX_BYTES, 1, "size is too large");
     size = (size_t)n;
   }
-  tell_collector(L, size);
+  buffer_tell_collector(L, size);
   b = buffer_push_closed(L);
   b->block = block_new(core, size);
   if (b->block == NULL) { /* dropped Buffers may be holding memory */
@@ -312,6 +312,7 @@ static int buffer_slice(lua_State *L)
   s->block = b->block;
   s->block->refs++;
   s->offset = b->offset + (size ? from : 0);
+  s->registered = b->registered;
   s->size = size;
   return 1;
 }

@@ -36,9 +36,13 @@ struct block {
 struct buffer {
   struct block *block; /* NULL: closed */
   size_t offset, size;
+  uint16_t registered; /* the index under which it may be registered */
 };
 
 #define BUFFER_TYPE "uring.buffer"
+
+/* Tells the collector of so many bytes that it does not see. */
+void buffer_tell_collector(lua_State *L, size_t size);
 
 /* A new Buffer on the stack, closed until it gets its block: an error in
 ** between leaves a consistent object. */

@@ -63,6 +63,8 @@ static inline int call(lua_State *L, bool may_wait)
   e = op_commit(L, r, &q);
   e->task = t;
   t->event = e;
+  if (q.eager) /* see fill_handle */
+    (void)ring_submit(L, r);
   return task_park(L, t, NULL, call_k, (lua_KContext)t);
 }
 

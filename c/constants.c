@@ -199,6 +199,8 @@ static const struct {
     {"FUTEX2_PRIVATE", URING_FUTEX2_PRIVATE},
     /* fixed_fd_install */
     C(IORING_FIXED_FD_NO_CLOEXEC),
+    /* msg_ring_fd */
+    C(IORING_MSG_RING_CQE_SKIP),
     /* timeout, cancel */
     C(IORING_TIMEOUT_ABS),
     C(IORING_TIMEOUT_BOOTTIME),

@@ -17,17 +17,22 @@
 #include "buffer.h"
 #include "call.h"
 #include "constants.h"
+#include "coroutine.h"
 #include "errors.h"
+#include "gather.h"
 #include "near.h"
 #include "op.h"
 #include "operation.h"
+#include "options.h"
 #include "pool_object.h"
 #include "ring.h"
 #include "ring_object.h"
 #include "scope.h"
 #include "sockaddr.h"
+#include "sync.h"
 #include "system.h"
 #include "task.h"
+#include "timer.h"
 
 /* Registry key of the core's userdata. */
 static const char core_key = 'u';
@@ -52,6 +57,7 @@ static void begin_epoch(struct core *core)
 {
   *core->epoch = ++core->epochs;
   core->pid = getpid();
+  core->starving = 0;
 }
 
 void core_enter(lua_State *L, struct core *core)
@@ -196,11 +202,16 @@ int luaopen_uring_core(lua_State *L)
   system_register(L);
   buffer_register(L, core);
   operation_register(L);
+  gather_register(L, core);
   pool_register(L, core);
+  options_register(L, core);
   call_register(L, core);
   ring_object_register(L, core);
   scope_register(L, core);
   task_register(L, core);
+  sync_register(L, core);
+  coroutine_register(L, core);
+  timer_register(L, core);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");

@@ -34,6 +34,8 @@ struct core {
   struct ring *home;        /* the default ring: the one that runs tasks */
   const void *buffer_meta;  /* identity of the metatable of Buffers */
   const void *pool_meta;    /* and of Pools */
+  const void *options_meta; /* and of Options */
+  const void *options_last; /* the newest Options; NULL once collected */
   int home_ref;             /* its userdata, in the registry */
   int tasks_ref;            /* table index -> task, of those not ended */
   int breathe_ref;          /* an empty function, see core_breathe */

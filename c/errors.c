@@ -121,6 +121,12 @@ static const struct {
     E(ENOTRECOVERABLE),
 };
 
+/* failure(subject, errno) -> nil, "subject: reason", errno */
+static int failure_lua(lua_State *L)
+{
+  return push_failure(L, luaL_checkstring(L, 1), (int)luaL_checkinteger(L, 2));
+}
+
 void errors_register(lua_State *L)
 {
   lua_newtable(L);
@@ -131,4 +137,6 @@ void errors_register(lua_State *L)
     lua_rawseti(L, -2, names[i].number);
   }
   lua_setfield(L, -2, "errno");
+  lua_pushcfunction(L, failure_lua);
+  lua_setfield(L, -2, "failure");
 }

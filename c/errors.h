@@ -11,8 +11,8 @@ int push_failure(lua_State *L, const char *subject, int err);
 int push_failure_text(lua_State *L, const char *subject, const char *reason,
                       int err);
 
-/* Sets field `errno` of the table on the top: errno.ENOENT == 2 and
-** errno[2] == "ENOENT". */
+/* Sets fields of the table on the top: `errno`, where errno.ENOENT == 2 and
+** errno[2] == "ENOENT", and `failure`, which is push_failure. */
 void errors_register(lua_State *L);
 
 #endif

@@ -38,31 +38,36 @@ struct aux {
 };
 
 enum event_flags {
-  EVENT_USED = 1,          /* not FREE */
-  EVENT_BACKLOG = 2,       /* its SQE waits in the backlog */
-  EVENT_CANCELLING = 4,    /* a cancel request has been made */
-  EVENT_WITHDRAWN = 8,     /* the kernel never sees it: ends as ECANCELED */
-  EVENT_ANCHORED = 16,     /* a Lua value is kept for it */
-  EVENT_CANCEL_DUE = 32,   /* stands in the ring's list of cancels */
-  EVENT_PEER = 64,         /* see outcome.wants_peer */
-  EVENT_RESULT = 128,      /* the result is known before the terminal CQE */
-  EVENT_YIELDS_FD = 256,   /* a result >= 0 is a new descriptor */
-  EVENT_LENDS = 512,       /* there is something to give back */
-  EVENT_DRAIN = 1024,      /* starts when all before it have ended */
-  EVENT_RETRY = 2048,      /* its cancel request came to nothing */
-  EVENT_ZERO_COPY = 4096,  /* the result first, the memory at the last CQE */
-  EVENT_SELECTS = 8192,    /* takes buffers of a pool */
-  EVENT_AGAIN = 16384,     /* may be queued again, see ring_again.c */
-  EVENT_RESTING = 32768,   /* is in nobody's hands until then */
-  EVENT_STARVING = 65536,  /* waits for a buffer of its pool */
-  EVENT_WAKING = 1 << 17,  /* is queued again with the next refill */
-  EVENT_PAUSING = 1 << 18, /* its cancel request is the library's own */
-  EVENT_SINGLE = 1 << 19,  /* multishot done one by one */
-  EVENT_COPY = 1 << 20,    /* data as a string */
-  EVENT_BUNDLE = 1 << 21,  /* data of several buffers */
-  EVENT_REUSE = 1 << 22,   /* data in one Buffer, which is used again */
-  EVENT_LINKED = 1 << 23,  /* to the next: it does not go on */
-  EVENT_DIRECT = 1 << 24   /* a result >= 0 is a slot, see direct.h */
+  EVENT_USED = 1,           /* not FREE */
+  EVENT_BACKLOG = 2,        /* its SQE waits in the backlog */
+  EVENT_CANCELLING = 4,     /* a cancel request has been made */
+  EVENT_WITHDRAWN = 8,      /* the kernel never sees it: ends as ECANCELED */
+  EVENT_ANCHORED = 16,      /* a Lua value is kept for it */
+  EVENT_CANCEL_DUE = 32,    /* stands in the ring's list of cancels */
+  EVENT_PEER = 64,          /* see outcome.wants_peer */
+  EVENT_RESULT = 128,       /* the result is known before the terminal CQE */
+  EVENT_YIELDS_FD = 256,    /* a result >= 0 is a new descriptor */
+  EVENT_LENDS = 512,        /* there is something to give back */
+  EVENT_DRAIN = 1024,       /* starts when all before it have ended */
+  EVENT_RETRY = 2048,       /* its cancel request came to nothing */
+  EVENT_ZERO_COPY = 4096,   /* the result first, the memory at the last CQE */
+  EVENT_SELECTS = 8192,     /* takes buffers of a pool */
+  EVENT_AGAIN = 16384,      /* may be queued again, see ring_again.c */
+  EVENT_RESTING = 32768,    /* is in nobody's hands until then */
+  EVENT_STARVING = 65536,   /* waits for a buffer of its pool */
+  EVENT_WAKING = 1 << 17,   /* is queued again with the next refill */
+  EVENT_PAUSING = 1 << 18,  /* its cancel request is the library's own */
+  EVENT_SINGLE = 1 << 19,   /* multishot done one by one */
+  EVENT_COPY = 1 << 20,     /* data as a string */
+  EVENT_BUNDLE = 1 << 21,   /* data of several buffers */
+  EVENT_REUSE = 1 << 22,    /* data in one Buffer, which is used again */
+  EVENT_LINKED = 1 << 23,   /* to the next: it does not go on */
+  EVENT_DIRECT = 1 << 24,   /* a result >= 0 is a slot, see direct.h */
+  EVENT_SKIPS = 1 << 25,    /* posts nothing if it succeeds, see skip.c */
+  EVENT_GROUPED = 1 << 26,  /* such ones are in its group of linked ones */
+  EVENT_HARD = 1 << 27,     /* and its link to the next is hard */
+  EVENT_RECEIVES = 1 << 28, /* is the ring's receiver, see message.h */
+  EVENT_LOST = 1 << 29      /* there was no memory for one of its results */
 };
 
 /* What an operation that goes on is made of, and the pool it takes from. */
@@ -91,6 +96,7 @@ struct event {
   int fd;
   int32_t res; /* with EVENT_RESULT: the result */
   int place;   /* with EVENT_DIRECT: the slot that was asked for, or -1 */
+  struct event *before, *behind; /* with EVENT_GROUPED, or NULL */
   union {
     struct loan loan;   /* with EVENT_LENDS */
     struct again again; /* with EVENT_SELECTS or EVENT_AGAIN */

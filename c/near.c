@@ -32,42 +32,67 @@ static unsigned distance(const char *a, const char *b)
 
 void near_start(struct near *n, const char *name)
 {
-  memset(n, 0, sizeof *n);
   n->name = name;
+  n->count = 0;
 }
 
-void near_offer(struct near *n, const char *candidate)
+/* The three nearest, the nearest first. */
+struct best {
+  const char *names[3];
+  unsigned distances[3];
+};
+
+static void consider(struct best *b, const char *name, const char *candidate)
 {
-  size_t len = strlen(n->name);
-  unsigned d = distance(n->name, candidate);
+  size_t len = strlen(name);
+  unsigned d = distance(name, candidate);
   unsigned at = 0;
-  bool part = len >= 3 && strstr(candidate, n->name) != NULL;
+  bool part = len >= 3 && strstr(candidate, name) != NULL;
   if (!part && d > 1 + len / 3)
     return;
-  while (at < 3 && n->best[at] != NULL && n->distance[at] <= d)
+  while (at < 3 && b->names[at] != NULL && b->distances[at] <= d)
     at++;
   if (at == 3)
     return;
   for (unsigned i = 2; i > at; i--) {
-    n->best[i] = n->best[i - 1];
-    n->distance[i] = n->distance[i - 1];
+    b->names[i] = b->names[i - 1];
+    b->distances[i] = b->distances[i - 1];
   }
-  n->best[at] = candidate;
-  n->distance[at] = d;
+  b->names[at] = candidate;
+  b->distances[at] = d;
+}
+
+static struct best find_best(const struct near *n)
+{
+  struct best b = {{NULL}, {0}};
+  for (unsigned i = 0; i < n->count; i++)
+    consider(&b, n->name, n->offered[i]);
+  return b;
+}
+
+void near_offer(struct near *n, const char *candidate)
+{
+  if (n->count == NEAR_OFFERED) { /* only the best of them matter */
+    struct best b = find_best(n);
+    for (n->count = 0; n->count < 3 && b.names[n->count] != NULL; n->count++)
+      n->offered[n->count] = b.names[n->count];
+  }
+  n->offered[n->count++] = candidate;
 }
 
 void near_push(lua_State *L, const struct near *n)
 {
-  luaL_Buffer b;
-  luaL_buffinit(L, &b);
-  for (unsigned i = 0; i < 3 && n->best[i] != NULL; i++) {
-    luaL_addstring(&b, i == 0 ? " (did you mean '" : ", '");
-    luaL_addstring(&b, n->best[i]);
-    luaL_addchar(&b, '\'');
+  struct best b = find_best(n);
+  luaL_Buffer buffer;
+  luaL_buffinit(L, &buffer);
+  for (unsigned i = 0; i < 3 && b.names[i] != NULL; i++) {
+    luaL_addstring(&buffer, i == 0 ? " (did you mean '" : ", '");
+    luaL_addstring(&buffer, b.names[i]);
+    luaL_addchar(&buffer, '\'');
   }
-  if (n->best[0] != NULL)
-    luaL_addstring(&b, "?)");
-  luaL_pushresult(&b);
+  if (b.names[0] != NULL)
+    luaL_addstring(&buffer, "?)");
+  luaL_pushresult(&buffer);
 }
 
 int near_lua(lua_State *L)
@@ -75,8 +100,10 @@ int near_lua(lua_State *L)
   struct near n;
   near_start(&n, luaL_checkstring(L, 1));
   luaL_checktype(L, 2, LUA_TTABLE);
-  for (lua_Integer i = 1; lua_rawgeti(L, 2, i) == LUA_TSTRING; i++)
+  for (lua_Integer i = 1; lua_rawgeti(L, 2, i) == LUA_TSTRING; i++) {
     near_offer(&n, lua_tostring(L, -1)); /* the table keeps the string */
+    lua_pop(L, 1);
+  }
   near_push(L, &n);
   return 1;
 }

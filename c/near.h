@@ -5,15 +5,19 @@
 #include <lauxlib.h>
 #include <stdbool.h>
 
-/* Collects candidates; `near_push` leaves ": did you mean 'read'?" or a list
-** of all known names on the stack. */
+#define NEAR_OFFERED 96u
+
+/* Collects candidates; what is near is only found out when it is asked for,
+** so offering names while looking for the right one costs next to nothing. */
 struct near {
-  const char *name;     /* what was written */
-  const char *best[3];  /* the nearest so far */
-  unsigned distance[3]; /* of each; the first unused one is NULL */
+  const char *name; /* what was written */
+  unsigned count;
+  const char *offered[NEAR_OFFERED];
 };
 
 void near_start(struct near *n, const char *name);
+
+/* The candidate stays where it is until the last call of near_push. */
 void near_offer(struct near *n, const char *candidate);
 
 /* Pushes " (did you mean 'a', 'b'?)", or "" where nothing is near. */

@@ -81,19 +81,28 @@ static bool lend_member(lua_State *L, struct ring *r, struct event *e,
   return *conflict == NULL;
 }
 
-/* Is every member of the vector inside of this registered buffer? */
-static bool holds_vector(lua_State *L, const struct ring *r, unsigned index,
-                         const struct request *q)
+/* The index of the registered buffer that all of the vector is in, -1: there
+** is none.  It holds the members if it holds what lies between them. */
+static int registered_vector(lua_State *L, const struct ring *r,
+                             const struct request *q)
 {
-  bool holds = q->nvec > 0;
-  for (unsigned i = 0; i < q->nvec && holds; i++) {
-    const struct buffer *b;
+  const struct buffer *first = NULL, *b;
+  size_t from = 0, to = 0;
+  for (unsigned i = 0; i < q->nvec; i++) {
     lua_rawgeti(L, q->vector, i + 1);
     b = buffer_test(L, r->core, -1);
-    holds = b && registered_holds(r, index, b->block, b->offset, b->size);
     lua_pop(L, 1);
+    if (b == NULL || (first != NULL && b->block != first->block))
+      return -1;
+    if (first == NULL || b->offset < from)
+      from = b->offset;
+    if (b->offset + b->size > to)
+      to = b->offset + b->size;
+    first = first ? first : b;
   }
-  return holds;
+  return first ? registered_index(r, first->block, from, to - from,
+                                  first->registered)
+               : -1;
 }
 
 /* The index of the registered buffer that the data is in, -1: in none. */
@@ -101,13 +110,18 @@ static int registered_buffer(lua_State *L, const struct ring *r,
                              const struct request *q)
 {
   const struct buffer *b = q->buffer;
-  if (q->aux == AUX_VECTOR) {
-    for (unsigned i = 0; i < r->nbuffers; i++)
-      if (holds_vector(L, r, i, q))
-        return (int)i;
-    return -1;
-  }
-  return b ? registered_index(r, b->block, b->offset, q->size) : -1;
+  if (q->aux == AUX_VECTOR)
+    return registered_vector(L, r, q);
+  return b ? registered_index(r, b->block, b->offset, q->size, b->registered)
+           : -1;
+}
+
+static bool name_registered(lua_State *L, const struct ring *r,
+                            struct request *q)
+{
+  int index = registered_buffer(L, r, q);
+  q->sqe.buf_index = (uint16_t)index;
+  return index >= 0;
 }
 
 /* Does it name a file by its slot, or put one there?  System calls do not know
@@ -130,7 +144,7 @@ static bool is_lacking(const struct ring *r, const struct request *q)
 ** may have run, and with it a finaliser that closes what was open then.  From
 ** here to the SQE nothing allocates through Lua any more. */
 static const char *refusal(lua_State *L, const struct ring *r,
-                           const struct request *q)
+                           struct request *q)
 {
   if (r->state != RING_OPEN)
     return "attempt to use a closed ring";
@@ -144,7 +158,7 @@ static const char *refusal(lua_State *L, const struct ring *r,
     return "the pool belongs to another ring";
   if ((q->sqe.flags & SQE_LINKS || r->linking) && is_lacking(r, q))
     return "an operation that this kernel lacks cannot be linked";
-  if (q->row->registered && registered_buffer(L, r, q) < 0)
+  if (q->row->registered && !name_registered(L, r, q))
     return "the data is in no buffer that is registered with this ring";
   for (unsigned i = 0; i < q->nvec; i++) {
     const struct buffer *b;
@@ -295,8 +309,7 @@ static bool make_provision(struct ring *r, struct event *e,
 }
 
 /* A slot with its aux, and room for the SQE; nothing lent yet. */
-static struct event *new_event(lua_State *L, struct ring *r,
-                               const struct request *q)
+static struct event *new_event(lua_State *L, struct ring *r, struct request *q)
 {
   struct event *e = event_new(L, r); /* may run finalisers */
   const char *why = refusal(L, r, q);
@@ -422,8 +435,6 @@ struct event *op_commit(lua_State *L, struct ring *r, struct request *q)
   e = new_event(L, r, q);
   if (q->buffer != NULL || q->nvec > 0 || q->keep != 0)
     hand_over(L, r, e, q);
-  if (q->row->registered)
-    sqe->buf_index = (uint16_t)registered_buffer(L, r, q);
   if (q->aux != AUX_NONE)
     attach(e, q, sqe);
   if (q->event_flags & EVENT_SELECTS)

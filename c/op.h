@@ -41,6 +41,7 @@ struct request {
   bool multishot;
   bool writes;      /* the kernel writes what is lent */
   bool by_call;     /* the opcode cannot do this one */
+  bool eager;       /* to be handed over at once */
   uint8_t extra_at; /* the SQE field that points at `extra` */
   bool has_control; /* the last member is control data of a message */
   /* What is lent: one range of a Buffer, or the members of a table of ours,

@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <string.h>
 
+#include "gather.h"
 #include "loop.h"
 #include "op.h"
 #include "pool.h"
@@ -59,6 +60,7 @@ static void wake(struct operation *op)
   tasks_wake(&op->waiters);
   for (struct task *t = op->watchers.head; t != NULL; t = t->next)
     ring_cancel(op->core->home, t->event);
+  gather_tell(op);
 }
 
 bool operation_deliver(struct operation *op, const struct result *one)
@@ -119,14 +121,21 @@ static int push_next(lua_State *L, struct operation *op)
   o.flags = one->flags;
   o.data = one->data;
   n = outcome_push(L, &o); /* may raise: the result is still there then */
+  op->flags = o.flags;
   take(op);
   return n;
 }
 
 static int push_result(lua_State *L, struct operation *op)
 {
-  return operation_unread(op) > 0 ? push_next(L, op)
-                                  : outcome_push(L, &op->outcome);
+  if (operation_unread(op) > 0)
+    return push_next(L, op);
+  op->flags = op->outcome.flags;
+  if (op->multishot && op->outcome.state == OUTCOME_DELIVERED &&
+      (op->outcome.res >= 0 || outcome_is_expiry(&op->outcome)) &&
+      !outcome_is_end(&op->outcome))
+    op->outcome.res = -ECANCELED; /* its last result is not one more */
+  return outcome_push(L, &op->outcome);
 }
 
 static bool has_failed(const struct operation *op)
@@ -176,6 +185,16 @@ static void check_cancelled(lua_State *L, const struct operation *op,
 
 static int foreign_k(lua_State *L, int status, lua_KContext ctx);
 
+void operation_step_foreign(lua_State *L, struct ring *r)
+{
+  int bell = ring_bell(r), rc;
+  if (bell < 0)
+    luaL_error(L, "eventfd: %s", strerror(-bell));
+  rc = ring_step(L, r, false, 0);
+  if (rc < 0)
+    luaL_error(L, "io_uring_enter: %s", strerror(-rc));
+}
+
 static void watch(lua_State *L, struct task *t, int fd)
 {
   struct ring *home = core_home(L, t->core);
@@ -191,29 +210,30 @@ static void watch(lua_State *L, struct task *t, int fd)
   t->event = e;
 }
 
+int operation_park_foreign(lua_State *L, struct task *t, struct ring *r,
+                           struct queue *queue, lua_KFunction k,
+                           bool (*ready)(void *arg), void *arg)
+{
+  if (ring_is_polled(r)) {
+    task_make_ready(t);
+    return lua_yieldk(L, 0, (lua_KContext)t, k);
+  }
+  if (ring_has_unsent(r)) /* nobody else hands it over */
+    ring_ring_bell(r);
+  watch(L, t, ring_bell(r));
+  if (ready(arg)) /* a finaliser reaped it meanwhile */
+    ring_cancel(t->core->home, t->event);
+  return task_park(L, t, queue, k, (lua_KContext)t);
+}
+
 static int await_foreign(lua_State *L, struct task *t, struct operation *op)
 {
-  if (!is_ready(op)) {
-    int bell = ring_bell(op->ring), rc;
-    if (bell < 0)
-      return luaL_error(L, "eventfd: %s", strerror(-bell));
-    rc = ring_step(L, op->ring, false, 0);
-    if (rc < 0)
-      return luaL_error(L, "io_uring_enter: %s", strerror(-rc));
-    if (is_ready(op))
-      return t->then(L, LUA_OK, (lua_KContext)t);
-    if (ring_is_polled(op->ring)) {
-      task_make_ready(t);
-      return lua_yieldk(L, 0, (lua_KContext)t, foreign_k);
-    }
-    if (ring_has_unsent(op->ring)) /* nobody else hands it over */
-      ring_ring_bell(op->ring);
-    watch(L, t, bell);
-    if (is_ready(op)) /* a finaliser reaped it meanwhile */
-      ring_cancel(t->core->home, t->event);
-    return task_park(L, t, &op->watchers, foreign_k, (lua_KContext)t);
-  }
-  return t->then(L, LUA_OK, (lua_KContext)t);
+  if (!is_ready(op))
+    operation_step_foreign(L, op->ring);
+  if (is_ready(op))
+    return t->then(L, LUA_OK, (lua_KContext)t);
+  return operation_park_foreign(L, t, op->ring, &op->watchers, foreign_k,
+                                is_ready, op);
 }
 
 static int foreign_k(lua_State *L, int status, lua_KContext ctx)
@@ -340,6 +360,15 @@ static int operation_cancel_lua(lua_State *L)
   return 1;
 }
 
+/* request_cancel(op): the same without a Cancellation, and without memory */
+static int operation_request_cancel(lua_State *L)
+{
+  struct operation *op = tooperation(L);
+  check_usable(L, op);
+  operation_cancel(op);
+  return 0;
+}
+
 /* Replaces the Cancellation at index 1 by its operation. */
 static struct operation *cancellation_operation(lua_State *L)
 {
@@ -424,6 +453,27 @@ static int cancellation_status(lua_State *L)
   return 1;
 }
 
+/* op:flags() -> IORING_CQE_F_* of the result that was handed out last; 0
+** before the first */
+static int operation_flags(lua_State *L)
+{
+  lua_pushinteger(L, tooperation(L)->flags);
+  return 1;
+}
+
+/* progress(op) -> is there something to come that was not handed out yet? was
+** cancel asked for? is it multishot? what is it called? */
+static int operation_progress(lua_State *L)
+{
+  const struct operation *op = tooperation(L);
+  lua_pushboolean(L, op->event != NULL || operation_unread(op) > 0 ||
+                         op->outcome.state == OUTCOME_READY);
+  lua_pushboolean(L, op->cancelled);
+  lua_pushboolean(L, op->multishot);
+  lua_pushstring(L, op->outcome.row ? op->outcome.row->name : "none");
+  return 4;
+}
+
 static int operation_tostring(lua_State *L)
 {
   struct operation *op = tooperation(L);
@@ -496,6 +546,7 @@ static int operation_gc(lua_State *L)
   outcome_drop(op->core, &op->outcome);
   drop_results(op);
   results_close(op->core, &op->results);
+  gather_forget(op);
   /* whoever waits has lost its stack: the program closed its coroutine */
   tasks_wake(&op->waiters);
   tasks_leave(&op->watchers);
@@ -508,6 +559,7 @@ static const luaL_Reg operation_methods[] = {
     {"status", operation_status},
     {"results", operation_results},
     {"notification", operation_notification},
+    {"flags", operation_flags},
     {NULL, NULL},
 };
 
@@ -542,4 +594,9 @@ void operation_register(lua_State *L)
   lua_setfield(L, -2, "prepare");
   lua_pushcfunction(L, operation_link);
   lua_setfield(L, -2, "link");
+  lua_pushcfunction(L, operation_progress);
+  lua_setfield(L, -2, "progress");
+  lua_pushcfunction(L, operation_request_cancel);
+  lua_setfield(L, -2, "request_cancel");
+  prepare_register(L);
 }

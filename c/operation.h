@@ -19,7 +19,13 @@ struct operation {
   bool until_end;         /* who waits, waits for the memory */
   bool cancelled;         /* cancel was asked for */
   bool reuses;            /* one Buffer for all results */
+  uint32_t flags;         /* of the result that was handed out last */
   struct results results; /* of a multishot operation */
+  /* see gather.h */
+  bool in_line;
+  unsigned slot;
+  struct gathering *gathering;
+  struct operation *line_next, *line_prev, *member_next, *member_prev;
 };
 
 /* User values of a handle: its ring, and the Buffer that it uses again for
@@ -61,6 +67,13 @@ void operation_complete(struct operation *op);
 
 void operation_cancel(struct operation *op);
 
+/* Pushes a handle that has no operation yet; the ring is at `ring_index`. */
+struct operation *operation_push(lua_State *L, struct core *core,
+                                 int ring_index);
+
+/* Makes room for the results of a multishot operation. */
+void operation_open_results(lua_State *L, struct operation *op);
+
 /* Raises for a request that nobody could await at once. */
 struct request;
 void operation_check_awaitable(lua_State *L, const struct request *q);
@@ -75,8 +88,20 @@ int operation_call(lua_State *L, struct ring *r, const struct row *row);
 int operation_await_ready(lua_State *L, struct operation *op, lua_KFunction k);
 int operation_await_k(lua_State *L, int status, lua_KContext ctx);
 
-/* ring:prepare(name, …) -> Operation */
+/* In a task, for a ring that is not the home ring: reaps what there is; and
+** parks the task in a queue until there is more, which k then looks for.  Use
+** the second as `return operation_park_foreign(…)`; ready(arg) tells whether
+** it would be parked for nothing. */
+void operation_step_foreign(lua_State *L, struct ring *r);
+int operation_park_foreign(lua_State *L, struct task *t, struct ring *r,
+                           struct queue *queue, lua_KFunction k,
+                           bool (*ready)(void *arg), void *arg);
+
+/* ring:prepare(name | object, …) -> Operation */
 int operation_prepare(lua_State *L);
+
+/* Sets functions `prepare_for` and `preparer` of the module on the top. */
+void prepare_register(lua_State *L);
 
 /* ring:link { op, op, …, hard = false } */
 int operation_link(lua_State *L);

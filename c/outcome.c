@@ -180,6 +180,9 @@ static int push_fields(lua_State *L, const struct outcome *o)
       return 1;
     push_files(L, aux_extra(o->aux)->files, o->res);
     return 2;
+  case RESULT_WORD:
+    lua_pushinteger(L, o->flags);
+    return 2;
   case RESULT_INTEGER:
   case RESULT_PROVIDED:
   case RESULT_REMOVED:

@@ -139,6 +139,7 @@ static struct pool *allocate(struct core *core, const struct pool_options *o)
     free_memory(p);
     return NULL;
   }
+  memset(p->memory, 0, (size_t)p->count * p->size);
   return p;
 }
 
@@ -336,11 +337,12 @@ static struct pooled *after(const struct pool *p, const struct pooled *b)
 ** room left, which is lost. */
 static void claim_whole(struct pool *p, struct pooled *b, size_t left)
 {
+  const struct pooled *first = b;
   for (;;) {
     struct pooled *next = after(p, b);
     taken(p, b);
     b->next = NULL;
-    if (left <= b->filled)
+    if (left <= b->filled || next == first)
       break;
     left -= b->filled;
     b->next = next;

@@ -110,10 +110,10 @@ static void read_options(lua_State *L, struct pool_options *o)
 ** false } -> Pool | nil, message, errno */
 static int pool_new(lua_State *L)
 {
-  struct ring *r = ring_object_open(L, 1);
   struct pool_options o;
   struct pool **box;
   int err;
+  ring_object_open(L, 1);
   read_options(L, &o);
   lua_settop(L, 1);
   box = lua_newuserdatauv(L, sizeof *box, 1);
@@ -121,8 +121,13 @@ static int pool_new(lua_State *L)
   luaL_setmetatable(L, POOL_TYPE);
   lua_pushvalue(L, 1);
   lua_setiuservalue(L, -2, 1);
-  r = ring_object_open(L, 1); /* a finaliser may have closed it */
-  *box = pool_open(r, &o, &err);
+  buffer_tell_collector(L, (size_t)o.buffers * o.size);
+  /* a finaliser may have closed the ring */
+  *box = pool_open(ring_object_open(L, 1), &o, &err);
+  if (*box == NULL && err == -ENOMEM) { /* dropped ones may be holding some */
+    lua_gc(L, LUA_GCCOLLECT);
+    *box = pool_open(ring_object_open(L, 1), &o, &err);
+  }
   if (*box == NULL)
     return push_failure(L, "pool", -err);
   (*box)->object = true;

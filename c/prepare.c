@@ -10,9 +10,8 @@
 
 #define GROUP_MAX 128 /* operations that one call of link takes */
 
-/* Pushes a handle that has no operation yet; the ring is at `ring_index`. */
-static struct operation *push_handle(lua_State *L, struct core *core,
-                                     int ring_index)
+struct operation *operation_push(lua_State *L, struct core *core,
+                                 int ring_index)
 {
   struct operation *op;
   ring_index = lua_absindex(L, ring_index);
@@ -25,16 +24,20 @@ static struct operation *push_handle(lua_State *L, struct core *core,
   return op;
 }
 
+void operation_open_results(lua_State *L, struct operation *op)
+{
+  if (!results_open(op->core, &op->results))
+    luaL_error(L, "not enough memory");
+  op->multishot = true;
+}
+
 /* Makes the request the operation of a handle. */
 static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
                         struct request *q)
 {
   struct event *e;
-  if (q->multishot) {
-    if (!results_open(r->core, &op->results))
-      luaL_error(L, "not enough memory");
-    op->multishot = true;
-  }
+  if (q->multishot)
+    operation_open_results(L, op);
   if (q->sqe.flags & SQE_LINKS && ring_group_is_full(r))
     luaL_error(L,
                "a group of linked operations is longer than the ring has "
@@ -50,31 +53,52 @@ static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
   e->op = op;
   op->ring = r;
   op->event = e;
+  if (q->eager) /* a hint: whatever comes of it, the next step repeats it */
+    (void)ring_submit(L, r);
+}
+
+static void step(lua_State *L, struct ring *r)
+{
+  int rc = ring_step(L, r, true, UINT64_MAX);
+  if (rc < 0)
+    luaL_error(L, "io_uring_enter: %s", strerror(-rc));
+  core_breathe(L, r->core);
 }
 
 /* The backlog is at its bound and this is no task of the ring's own: hands
 ** over and reaps until there is room. */
 static void make_room(lua_State *L, struct ring *r)
 {
-  while (!ring_has_room(r)) {
-    int rc = ring_step(L, r, true, UINT64_MAX);
-    if (rc < 0)
-      luaL_error(L, "io_uring_enter: %s", strerror(-rc));
-    core_breathe(L, r->core);
-  }
+  while (!ring_has_room(r))
+    step(L, r);
 }
-
-static int prepare_k(lua_State *L, int status, lua_KContext ctx);
 
 /* Is this call in a task that can wait for room in the ring? */
 static bool can_wait_for_room(lua_State *L, const struct ring *r)
 {
   const struct task *t = r->core->sched.current;
-  return r == r->core->home && t != NULL && t->co == L && !task_is_struck(t) &&
-         lua_isyieldable(L);
+  return r == r->core->home && t != NULL && t->inner == L &&
+         !task_is_struck(t) && lua_isyieldable(L);
 }
 
-static int prepare(lua_State *L, bool may_wait)
+/* Keeps the value at a stack index until the operation is terminal, besides
+** what it keeps already. */
+static void keep_owner(lua_State *L, struct request *q, int owner)
+{
+  if (q->keep == 0) {
+    q->keep = owner;
+    return;
+  }
+  lua_createtable(L, 2, 0);
+  lua_pushvalue(L, q->keep);
+  lua_rawseti(L, -2, 1);
+  lua_pushvalue(L, owner);
+  lua_rawseti(L, -2, 2);
+  q->keep = lua_gettop(L);
+}
+
+/* The stack is ring, name, with `owned` the owner, and the arguments. */
+static int prepare(lua_State *L, bool may_wait, bool owned, lua_KFunction k)
 {
   struct ring *r = ring_object_open(L, 1);
   const struct row *row = op_check(L, 2);
@@ -83,32 +107,119 @@ static int prepare(lua_State *L, bool may_wait)
   if (may_wait && ring_is_crowded(r) && can_wait_for_room(L, r)) {
     struct task *t = task_awaiting(L, r->core);
     t->top = lua_gettop(L);
-    return task_park(L, t, &r->space, prepare_k, (lua_KContext)t);
+    return task_park(L, t, &r->space, k, (lua_KContext)t);
   }
   make_room(L, r);
-  op = push_handle(L, r->core, 1);
-  lua_insert(L, 3); /* ring; name; handle; arguments */
-  op_request(L, r->core, row, 4, &q);
+  op = operation_push(L, r->core, 1);
+  lua_insert(L, 3); /* ring; name; handle; [owner;] arguments */
+  op_request(L, r->core, row, owned ? 5 : 4, &q);
+  if (owned)
+    keep_owner(L, &q, 4);
   fill_handle(L, op, r, &q);
   lua_settop(L, 3);
   return 1;
 }
 
-static int prepare_k(lua_State *L, int status, lua_KContext ctx)
+static int prepare_again(lua_State *L, lua_KContext ctx, bool owned,
+                         lua_KFunction k)
 {
   struct task *t = (struct task *)ctx;
-  (void)status;
   if (!task_is_resumed(t))
-    return task_park_again(L, t, prepare_k);
+    return task_park_again(L, t, k);
   task_check_interrupted(L, t);
   lua_settop(L, t->top);
-  return prepare(L, !ring_has_room(ring_object_open(L, 1)));
+  return prepare(L, !ring_has_room(ring_object_open(L, 1)), owned, k);
 }
 
-/* ring:prepare(name, …) -> Operation */
+static int prepare_k(lua_State *L, int status, lua_KContext ctx)
+{
+  (void)status;
+  return prepare_again(L, ctx, false, prepare_k);
+}
+
+static int prepare_owned_k(lua_State *L, int status, lua_KContext ctx)
+{
+  (void)status;
+  return prepare_again(L, ctx, true, prepare_owned_k);
+}
+
+/* prepare_for(ring, name, owner, …) -> Operation, which keeps the owner until
+** it is terminal */
+static int prepare_for(lua_State *L)
+{
+  luaL_checkany(L, 3);
+  return prepare(L, true, true, prepare_owned_k);
+}
+
+/*
+** Objects that prepare themselves: Lua's to see to, see lua/uring/custom.lua
+*/
+
+/* Registry key of function(ring, object, …). */
+static const char preparer_key = 'p';
+
+static int prepare_object_k(lua_State *L, int status, lua_KContext ctx)
+{
+  (void)status;
+  (void)ctx;
+  return lua_gettop(L);
+}
+
+static int prepare_object(lua_State *L)
+{
+  ring_object_open(L, 1);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &preparer_key);
+  lua_insert(L, 1); /* preparer; ring; object; … */
+  lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, prepare_object_k);
+  return prepare_object_k(L, LUA_OK, 0);
+}
+
+/* preparer(fn): fn(ring, object, …) prepares what is no name */
+static int preparer(lua_State *L)
+{
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_settop(L, 1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &preparer_key);
+  return 0;
+}
+
+/* ring:prepare(name | object, …) -> Operation */
 int operation_prepare(lua_State *L)
 {
-  return prepare(L, true);
+  if (lua_istable(L, 2) || lua_isuserdata(L, 2))
+    return prepare_object(L);
+  return prepare(L, true, false, prepare_k);
+}
+
+/* reserve(ring, n) -> is there room for n operations without waiting for it?
+** In a task that could wait it tells; elsewhere it makes room. */
+static int reserve(lua_State *L)
+{
+  struct ring *r = ring_object_open(L, 1);
+  lua_Integer n = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, n >= 0 && n <= r->backlog.limit, 2,
+                "more operations at once than the backlog takes");
+  while (r->backlog.limit - r->backlog.count < n || ring_is_crowded(r)) {
+    if (can_wait_for_room(L, r)) {
+      lua_pushboolean(L, 0);
+      return 1;
+    }
+    step(L, r);
+  }
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static const luaL_Reg prepare_functions[] = {
+    {"reserve", reserve},
+    {"prepare_for", prepare_for},
+    {"preparer", preparer},
+    {NULL, NULL},
+};
+
+void prepare_register(lua_State *L)
+{
+  luaL_setfuncs(L, prepare_functions, 0);
 }
 
 /* Who awaits an operation at once never prepares the one it is linked to, and
@@ -134,7 +245,7 @@ int operation_call(lua_State *L, struct ring *r, const struct row *row)
   struct request q;
   make_room(L, r);
   lua_rawgeti(L, LUA_REGISTRYINDEX, r->core->home_ref);
-  op = push_handle(L, r->core, -1);
+  op = operation_push(L, r->core, -1);
   lua_remove(L, -2); /* the handle keeps the ring */
   lua_insert(L, 1);
   op_request(L, r->core, row, 2, &q);

@@ -13,6 +13,7 @@ struct reader {
   struct request *q;
   int index; /* the next argument */
   int last;  /* the last one; what readers push lies above */
+  const struct options *options; /* Options that are the next argument */
 };
 
 /* The options of one call: bits of enum row_option. */
@@ -37,6 +38,9 @@ struct buffer *args_buffer(const struct reader *in, const struct arg *a,
 
 /* Is the string at this index exactly this name? */
 bool args_is_name(lua_State *L, int index, const char *name);
+
+/* Is the next argument Options?  Then it stays that until they are taken. */
+bool args_has_options(struct reader *in);
 
 /* Is the next argument not given, or nil?  As args_missing, but it is an
 ** optional one and has been passed if so; a table in its place is the table
@@ -68,6 +72,25 @@ read_one args_address;
 
 /* args_options.c: the table at the next argument, and what it comes to. */
 void args_read_options(struct reader *in, struct options *o);
+
+/* The same, or Options, where there are any; else nothing is taken. */
+void args_take_options(struct reader *in, struct options *o);
+
+/* What every row takes, or nearly. */
+#define OPTIONS_COMMON                                                        \
+  (OPTION_ASYNC | OPTION_DRAIN | OPTION_LINK | OPTION_HARDLINK |              \
+   OPTION_FIXED_FILE)
+
+/* Is there more to apply than those of them that are set? */
+static inline bool args_has_special(const struct request *q, unsigned set)
+{
+  return set & ~(unsigned)OPTIONS_COMMON || q->row->options ||
+         q->row->multishot || q->pool != NULL || q->needs_pool;
+}
+
+/* Pushes the names of those that are there. */
+void args_push_options(lua_State *L, const struct options *o);
+
 void args_apply_options(lua_State *L, struct request *q,
                         const struct options *o);
 

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdlib.h>
 
 #include "errors.h"
 #include "ring_object.h"
@@ -19,37 +20,94 @@
 ** Buffers
 */
 
-bool registered_holds(const struct ring *r, unsigned index,
-                      const struct block *block, size_t offset, size_t size)
+/* Does the registered buffer of an index hold a range of a block? */
+static bool holds(const struct ring *r, unsigned index,
+                  const struct block *block, size_t offset, size_t size)
 {
   const struct registered *b = &r->buffers[index];
   return b->block == block && offset >= b->offset &&
          offset + size <= b->offset + b->size;
 }
 
-int registered_index(const struct ring *r, const struct block *block,
-                     size_t offset, size_t size)
+/* How many ranges begin at this address or before. */
+static unsigned starts_up_to(const struct ring *r, uintptr_t address)
 {
-  for (unsigned i = 0; i < r->nbuffers; i++)
-    if (registered_holds(r, i, block, offset, size))
-      return (int)i;
-  return -1;
+  unsigned low = 0, high = r->nbuffers;
+  while (low < high) {
+    unsigned middle = (low + high) / 2;
+    if (r->starts[middle].address <= address)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+/* Of the ranges that begin early enough, the one that ends last holds what any
+** of them does. */
+int registered_index(const struct ring *r, const struct block *block,
+                     size_t offset, size_t size, unsigned likely)
+{
+  unsigned before;
+  if (likely < r->nbuffers && holds(r, likely, block, offset, size))
+    return (int)likely;
+  before = starts_up_to(r, (uintptr_t)block->data + offset);
+  if (before == 0)
+    return -1;
+  likely = r->starts[before - 1].farthest;
+  return holds(r, likely, block, offset, size) ? (int)likely : -1;
+}
+
+static int compare_starts(const void *a, const void *b)
+{
+  const struct registered_start *one = a, *other = b;
+  return (one->address > other->address) - (one->address < other->address);
+}
+
+static uintptr_t end_of(const struct registered *b)
+{
+  return (uintptr_t)b->block->data + b->offset + b->size;
+}
+
+/* Fills in `starts` from `buffers`. */
+static void sort_starts(struct registered_start *starts,
+                        const struct registered *buffers, unsigned count)
+{
+  unsigned farthest;
+  for (unsigned i = 0; i < count; i++) {
+    starts[i].address = (uintptr_t)buffers[i].block->data + buffers[i].offset;
+    starts[i].index = (uint16_t)i;
+  }
+  qsort(starts, count, sizeof *starts, compare_starts);
+  farthest = starts[0].index;
+  for (unsigned i = 0; i < count; i++) {
+    if (end_of(&buffers[starts[i].index]) > end_of(&buffers[farthest]))
+      farthest = starts[i].index;
+    starts[i].farthest = (uint16_t)farthest;
+  }
+}
+
+static void free_ranges(struct ring *r, struct registered *buffers,
+                        struct registered_start *starts, unsigned count)
+{
+  mem_free(r->core, buffers, count * sizeof *buffers);
+  mem_free(r->core, starts, count * sizeof *starts);
 }
 
 void registered_release(struct ring *r)
 {
   for (unsigned i = 0; i < r->nbuffers; i++)
     block_unref(r->buffers[i].block);
-  mem_free(r->core, r->buffers, r->nbuffers * sizeof *r->buffers);
+  free_ranges(r, r->buffers, r->starts, r->nbuffers);
   r->buffers = NULL;
+  r->starts = NULL;
   r->nbuffers = 0;
 }
 
 /* The Buffer at place `i` of the table at index 2; raises if it is none. */
-static const struct buffer *member(lua_State *L, const struct ring *r,
-                                   lua_Integer i)
+static struct buffer *member(lua_State *L, const struct ring *r, lua_Integer i)
 {
-  const struct buffer *b;
+  struct buffer *b;
   lua_rawgeti(L, 2, i);
   b = buffer_test(L, r->core, -1);
   if (b == NULL || b->block == NULL)
@@ -69,40 +127,54 @@ static lua_Integer member_count(lua_State *L, lua_Integer max)
   return count;
 }
 
+/* They are registered: the ring holds their blocks. */
+static void note_ranges(lua_State *L, struct ring *r,
+                        struct registered *buffers,
+                        struct registered_start *starts, unsigned count)
+{
+  for (unsigned i = 0; i < count; i++) {
+    struct buffer *b = member(L, r, i + 1);
+    buffers[i].block = b->block;
+    buffers[i].offset = b->offset;
+    buffers[i].size = b->size;
+    b->registered = (uint16_t)i;
+    b->block->refs++;
+  }
+  sort_starts(starts, buffers, count);
+  r->buffers = buffers;
+  r->starts = starts;
+  r->nbuffers = count;
+}
+
 /* ring:register_buffers { Buffer, … } -> true | nil, message, errno */
 static int register_buffers(lua_State *L)
 {
-  struct ring *r = ring_object_open(L, 1);
   unsigned count = (unsigned)member_count(L, BUFFERS_MAX);
+  struct iovec *iov = lua_newuserdatauv(L, count * sizeof *iov, 0);
+  struct ring *r = ring_object_open(L, 1); /* no finaliser runs from here on */
   struct registered *buffers;
-  struct iovec *iov;
+  struct registered_start *starts;
   int rc;
   if (r->nbuffers > 0)
     return luaL_error(L, "register_buffers: there are registered buffers "
                          "already; unregister them first");
-  iov = lua_newuserdatauv(L, count * sizeof *iov, 0);
   for (unsigned i = 0; i < count; i++) {
     const struct buffer *b = member(L, r, i + 1);
     iov[i].iov_base = buffer_data(b);
     iov[i].iov_len = b->size;
   }
   buffers = mem_alloc(r->core, count * sizeof *buffers);
-  if (buffers == NULL)
-    return luaL_error(L, "not enough memory");
-  rc = io_uring_register_buffers(&r->io, iov, count);
+  starts = mem_alloc(r->core, count * sizeof *starts);
+  rc = buffers != NULL && starts != NULL
+           ? io_uring_register_buffers(&r->io, iov, count)
+           : -ENOMEM;
   if (rc < 0) {
-    mem_free(r->core, buffers, count * sizeof *buffers);
-    return push_failure(L, "register_buffers", -rc);
+    bool lacking = buffers == NULL || starts == NULL;
+    free_ranges(r, buffers, starts, count);
+    return lacking ? luaL_error(L, "not enough memory")
+                   : push_failure(L, "register_buffers", -rc);
   }
-  for (unsigned i = 0; i < count; i++) {
-    const struct buffer *b = member(L, r, i + 1);
-    buffers[i].block = b->block;
-    buffers[i].offset = b->offset;
-    buffers[i].size = b->size;
-    b->block->refs++;
-  }
-  r->buffers = buffers;
-  r->nbuffers = count;
+  note_ranges(L, r, buffers, starts, count);
   lua_pushboolean(L, 1);
   return 1;
 }

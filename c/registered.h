@@ -8,13 +8,10 @@
 
 #define FILES_MAX 32768 /* IORING_MAX_FIXED_FILES */
 
-/* Does the registered buffer of an index hold a range of a block? */
-bool registered_holds(const struct ring *r, unsigned index,
-                      const struct block *block, size_t offset, size_t size);
-
-/* The index under which a range of a block is registered, -1: it is not. */
+/* The index under which a range of a block is registered, -1: under none.
+** Found at once where it is `likely`. */
 int registered_index(const struct ring *r, const struct block *block,
-                     size_t offset, size_t size);
+                     size_t offset, size_t size, unsigned likely);
 
 /* The ring is closed: lets go of the blocks. */
 void registered_release(struct ring *r);

@@ -13,10 +13,12 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "message.h"
 #include "operation.h"
 #include "pool.h"
 #include "provided.h"
 #include "ring_parts.h"
+#include "skip.h"
 #include "task.h"
 #include "timer.h"
 
@@ -45,6 +47,8 @@ void ring_settle(struct ring *r, struct outcome *o, struct event *e,
 /* The result that the program gets to see. */
 static int32_t result_of(const struct event *e, int32_t res)
 {
+  if (e->flags & EVENT_LOST)
+    return -ENOMEM;
   if (e->flags & EVENT_RESULT)
     return e->res;
   if (e->flags & EVENT_WITHDRAWN)
@@ -74,6 +78,7 @@ void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
 {
   cancel_settled(r, e);
   again_leave(r, e);
+  skip_leave(e);
   if (e->flags & EVENT_DRAIN && !(e->flags & EVENT_BACKLOG))
     r->draining = false;
   res = result_of(e, res);
@@ -123,6 +128,7 @@ static void progress(struct ring *r, struct event *e, const struct result *one)
     again_fired(e);
     if (!operation_deliver(e->op, one)) {
       ring_lose(r, e, one); /* no memory to keep it */
+      e->flags |= EVENT_LOST;
       ring_cancel(r, e);
     } else if (operation_unread(e->op) >= RESULTS_MAX) {
       again_pause(r, e);
@@ -151,6 +157,8 @@ static void claim(struct ring *r, const struct event *e, struct result *one)
   }
   pool_claim(e->again.pool, e, one->res, one->flags, &one->data);
   one->data.shape = event_data_shape(e->flags);
+  if (one->data.size == 0) /* no bytes, no buffer */
+    data_drop(&one->data);
 }
 
 static void ended(lua_State *L, struct ring *r, struct event *e,
@@ -167,12 +175,14 @@ static void complete(lua_State *L, struct ring *r,
 {
   struct event *e = event_find(&r->events, cqe->user_data);
   struct result one = {cqe->res, cqe->flags, NO_DATA};
+  if (e != NULL && e->flags & EVENT_GROUPED)
+    skip_conclude(L, r, e);
   if (e != NULL && cqe->flags & IORING_CQE_F_BUFFER)
     claim(r, e, &one);
   if (e == NULL && cancel_is_request(r, cqe->user_data))
     cancel_ended(r, cqe->user_data, cqe->res);
   else if (e == NULL)
-    r->stats.unknown++;
+    r->stats.unknown += !message_receive(r, cqe->user_data, cqe->res);
   else if (cqe->flags & IORING_CQE_F_MORE)
     progress(r, e, &one);
   else
@@ -198,9 +208,14 @@ unsigned ring_reap(lua_State *L, struct ring *r, unsigned most)
 int ring_submit(lua_State *L, struct ring *r)
 {
   unsigned to_submit;
+  int rc;
   queue_refill(L, r);
   to_submit = queue_publish(r);
-  return to_submit ? ring_enter(r, to_submit, 0, 0) : 0;
+  if (to_submit == 0)
+    return 0;
+  rc = ring_enter(r, to_submit, 0, 0);
+  skip_check_whole(r);
+  return rc;
 }
 
 static bool cq_empty(const struct ring *r)
@@ -250,6 +265,7 @@ int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
   wait = wait && all && completed == r->stats.completed && cq_empty(r);
   to_submit = queue_publish(r);
   rc = ring_enter(r, to_submit, wait, deadline_ns);
+  skip_check_whole(r);
   if (rc == -EAGAIN || rc == -EBUSY || (!all && queue_room(r) == 0))
     rc = wait_out_pressure(r, deadline_ns);
   if (rc == -EBADR) /* the kernel had no memory to keep a CQE */

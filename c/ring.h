@@ -57,6 +57,13 @@ struct registered {
   size_t offset, size;
 };
 
+/* Registered ranges by where they begin. */
+struct registered_start {
+  uintptr_t address;
+  uint16_t index;    /* of this range */
+  uint16_t farthest; /* of the one, up to here, that ends last */
+};
+
 struct ring {
   struct io_uring io;
   const struct driver *driver;
@@ -85,8 +92,10 @@ struct ring {
   unsigned retries;           /* events whose cancel is asked again, */
   uint64_t retry_at;          /* and when */
   unsigned withdrawn;         /* how many in the backlog will never start */
+  struct event *receiver;     /* of messages, or NULL */
   struct queue space;         /* tasks that wait for room in the backlog */
   struct registered *buffers; /* by index */
+  struct registered_start *starts;
   unsigned nbuffers;
   struct pool *pools;
   struct provision *provisions; /* newest first */
@@ -111,10 +120,12 @@ struct ring *ring_open(lua_State *L, struct core *core,
 
 void ring_default_options(struct ring_options *options);
 
-/* Is the event's SQE in the kernel's hands? */
+/* Is the event's SQE in the kernel's hands?  A receiver has none to wait for.
+ */
 static inline bool ring_published(const struct ring *r, const struct event *e)
 {
-  return !(e->flags & EVENT_BACKLOG) && e->order < r->published;
+  return e->flags & EVENT_RECEIVES ||
+         (!(e->flags & EVENT_BACKLOG) && e->order < r->published);
 }
 
 /* Are completions found by polling the devices, which only an enter does? */

@@ -18,6 +18,7 @@
 ** Cancelled by the program, or an orphan: none of this; it ends.
 */
 #include <errno.h>
+#include <sys/socket.h>
 
 #include "multishot.h"
 #include "operation.h"
@@ -35,7 +36,8 @@ void again_wake(struct ring *r, struct event *e)
     event_list_remove(&e->again.pool->starving, e);
     e->flags &= ~EVENT_STARVING;
     r->starving--;
-    r->core->starving--;
+    if (!ring_is_foreign(r))
+      r->core->starving--;
   }
   if (e->flags & EVENT_WAKING)
     return;
@@ -100,7 +102,8 @@ void again_leave(struct ring *r, struct event *e)
   if (e->flags & EVENT_STARVING) {
     event_list_remove(&e->again.pool->starving, e);
     r->starving--;
-    r->core->starving--;
+    if (!ring_is_foreign(r))
+      r->core->starving--;
   }
   if (e->flags & EVENT_WAKING)
     event_list_remove(&r->waking, e);
@@ -145,6 +148,16 @@ void again_proven(struct ring *r, const struct event *e)
   r->multishot_proven |= multishot_bit(e->row->opcode);
 }
 
+/* Of a socket for datagrams, nothing is a message like another. */
+static bool is_datagram(const struct event *e)
+{
+  int type = 0;
+  socklen_t size = sizeof type;
+  return !(e->again.sqe.flags & IOSQE_FIXED_FILE) &&
+         getsockopt(e->fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
+         type == SOCK_DGRAM;
+}
+
 /* Does a result of this kind leave the operation unfinished?  A stream that
 ** has ended gives 0, or a message of nothing from nobody. */
 static bool leaves_more(const struct event *e, int32_t res,
@@ -155,10 +168,11 @@ static bool leaves_more(const struct event *e, int32_t res,
   case IORING_OP_POLL_ADD:
     return res >= 0;
   case IORING_OP_RECV:
+    return res > 0 || (res == 0 && is_datagram(e));
   case URING_OP_READ_MULTISHOT:
     return res > 0;
   case IORING_OP_RECVMSG:
-    return res >= 0 && !pool_message_is_end(data);
+    return res >= 0 && (!pool_message_is_end(data) || is_datagram(e));
   case IORING_OP_TIMEOUT:
     return res == -ETIME && (!e->again.counted || e->again.left > 0);
   default:
@@ -198,6 +212,7 @@ static void deliver(struct ring *r, struct event *e, const struct result *one)
   rest(r, e);
   if (!operation_deliver(e->op, one)) {
     ring_lose(r, e, one);
+    e->flags |= EVENT_LOST;
     ring_cancel(r, e);
   } else if (operation_unread(e->op) < RESULTS_MAX) {
     again_wake(r, e);

@@ -12,8 +12,10 @@
 ** 5. A ring with IORING_SETUP_IOPOLL takes no such request: what it has in
 **    flight is I/O of a device, and ends by itself.
 */
+#include <errno.h>
 #include <string.h>
 
+#include "message.h"
 #include "ring_parts.h"
 #include "timer.h"
 
@@ -51,6 +53,7 @@ static void withdraw_from_sq(struct ring *r, struct event *e)
   sqe->opcode = IORING_OP_NOP;
   sqe->flags = links;
   sqe->user_data = event_user_data(e);
+  e->flags &= ~EVENT_SKIPS;
   if (links) { /* the next of the group is the next in the SQ */
     unsigned back = (unsigned)(r->queued - e->order);
     unsigned next = r->io.sq.sqe_tail - back + 1;
@@ -71,6 +74,10 @@ static void withdraw(struct ring *r, struct event *e)
 void ring_cancel(struct ring *r, struct event *e)
 {
   bool pausing = (e->flags & EVENT_PAUSING) != 0;
+  if (e->flags & EVENT_RECEIVES) {
+    message_end(r, -ECANCELED);
+    return;
+  }
   if ((e->flags & EVENT_CANCELLING && !pausing) || ring_is_foreign(r))
     return;
   e->flags |= EVENT_CANCELLING;
@@ -93,7 +100,8 @@ void ring_orphan(struct ring *r, struct event *e)
 {
   e->task = NULL;
   e->op = NULL;
-  r->stats.orphaned++;
+  if (!(e->flags & EVENT_RECEIVES))
+    r->stats.orphaned++;
   ring_cancel(r, e);
 }
 

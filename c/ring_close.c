@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "message.h"
 #include "operation.h"
 #include "pool.h"
 #include "provided.h"
@@ -158,6 +159,7 @@ void ring_close(lua_State *L, struct ring *r)
   uint64_t now = now_ns();
   if (r->state == RING_CLOSED)
     return;
+  message_end(r, -ECANCELED);
   if (ring_is_foreign(r)) {
     abandon(L, r);
     return;
@@ -184,6 +186,7 @@ void ring_drop(lua_State *L, struct ring *r)
 {
   if (r->state == RING_OPEN) {
     event_each(&r->events, detach, NULL);
+    message_end(r, -ECANCELED);
     r->state = RING_LINGERING;
     r->core->lingering++;
   }

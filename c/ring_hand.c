@@ -18,6 +18,7 @@
 #include "operation.h"
 #include "ring_object.h"
 #include "ring_parts.h"
+#include "skip.h"
 #include "timer.h"
 
 #define ENTER_FLAGS                                                           \
@@ -55,6 +56,7 @@ static int enter(lua_State *L, struct ring *r, unsigned most,
     if (queued > most - taken)
       queued = whole_groups(r, most - taken);
     rc = r->driver->enter(r, queued, min_complete, flags, again_ns);
+    skip_check_whole(r);
     if (rc > 0)
       taken += (unsigned)rc;
     if (now_ns() >= again_ns && ring_cq_ready(r) < min_complete)

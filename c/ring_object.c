@@ -6,6 +6,7 @@
 #include <sys/utsname.h>
 
 #include "errors.h"
+#include "message.h"
 #include "multishot.h"
 #include "op.h"
 #include "operation.h"
@@ -346,6 +347,7 @@ void ring_object_register(lua_State *L, struct core *core)
   registered_methods(L);
   hand_methods(L);
   tuning_methods(L);
+  message_methods(L);
   lua_getfield(L, -3, "prepare"); /* from operation_register */
   lua_setfield(L, -2, "prepare");
   lua_getfield(L, -3, "link");

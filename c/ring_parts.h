@@ -1,6 +1,6 @@
 /* What the files of the ring share: ring.c (completing, steps, opening),
-** ring_queue.c, ring_cancel.c, ring_close.c and ring_hand.c.  Nobody else
-** includes this.
+** ring_queue.c, ring_cancel.c, ring_again.c, ring_close.c and ring_hand.c;
+** skip.c and message.c.  Nobody else includes this.
 */
 #ifndef URING_RING_PARTS_H
 #define URING_RING_PARTS_H
@@ -40,6 +40,13 @@ struct io_uring_sqe *queue_next_sqe(struct ring *r);
 
 /* The SQE of an event that is in the SQ and not published. */
 struct io_uring_sqe *queue_unpublished(struct ring *r, const struct event *e);
+
+/* The SQE at place `i` of the backlog. */
+static inline struct io_uring_sqe *backlog_at(const struct backlog *b,
+                                              unsigned i)
+{
+  return &b->sqes[(b->head + i) & (b->size - 1)];
+}
 
 /* How many SQEs the SQ has room for. */
 unsigned queue_room(const struct ring *r);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "ring_parts.h"
+#include "skip.h"
 #include "task.h"
 
 /*
@@ -116,11 +117,6 @@ void ring_queue(struct ring *r, struct event *e,
 ** room.
 */
 
-static struct io_uring_sqe *backlog_at(const struct backlog *b, unsigned i)
-{
-  return &b->sqes[(b->head + i) & (b->size - 1)];
-}
-
 /* Members of the group that begins at place `i` of the backlog, the last of
 ** which is linked to nothing; 0: that one is still to come. */
 static unsigned group_size(const struct backlog *b, unsigned i)
@@ -161,9 +157,18 @@ static void unqueue(struct ring *r)
   b->sqes[b->head] = *sqe;
   b->count++;
   e->flags |= EVENT_BACKLOG;
+  skip_undo(e);
   if (e->flags & EVENT_DRAIN)
     r->draining = false;
   r->unpublished--;
+}
+
+/* Is the newest SQE in the SQ linked to one that has been taken out? */
+static bool is_open_ended(const struct ring *r)
+{
+  const struct io_uring_sq *sq = &r->io.sq;
+  return r->queued > r->published &&
+         sq->sqes[(sq->sqe_tail - 1) & sq->ring_mask].flags & SQE_LINKS;
 }
 
 /* Where in the backlog the event's SQE is; the event is there. */
@@ -191,7 +196,7 @@ const char *ring_link(struct ring *r, struct event *const events[],
   while (b->size - b->count < r->io.sq.ring_entries)
     if (!ring_grow_backlog(r))
       return "not enough memory";
-  while (!(events[0]->flags & EVENT_BACKLOG))
+  while (!(events[0]->flags & EVENT_BACKLOG) || is_open_ended(r))
     unqueue(r);
   first = backlog_find(b, events[0]);
   for (unsigned i = 1; i < count; i++)
@@ -275,6 +280,8 @@ static bool refill_backlog(struct ring *r)
       return true; /* waits for something else than room */
     if (queue_room(r) < n)
       return false;
+    if (n > 1)
+      skip_arrange(r, n);
     for (; n > 0; n--)
       advance_backlog(r);
   }

@@ -31,9 +31,11 @@ enum arg_kind {
   ARG_NEW_SECONDS, /* of a timeout that has begun */
   ARG_TARGET,      /* operation */
   ARG_RING,
-  ARG_DATA_WORD, /* integer for another ring */
-  ARG_HOW,       /* "r" | "w" | "rw" or SHUT_* */
-  ARG_EVENTS,    /* poll mask */
+  ARG_DATA_WORD,   /* integer for another ring */
+  ARG_SOURCE_SLOT, /* file for another ring */
+  ARG_TARGET_SLOT, /* its place there, optional */
+  ARG_HOW,         /* "r" | "w" | "rw" or SHUT_* */
+  ARG_EVENTS,      /* poll mask */
   ARG_MESSAGE_IN,
   ARG_MESSAGE_OUT,
   ARG_PAGES,        /* Buffer whose pages are meant [, length] */
@@ -74,6 +76,7 @@ enum result_kind {
   RESULT_PROVIDED, /* buffers have become the kernel's */
   RESULT_REMOVED,  /* some have not any more */
   RESULT_FILES,    /* a number and, of those not named, the slots */
+  RESULT_WORD,     /* len and data of a message */
   RESULT_TIMEOUT   /* -ETIME is what was asked for */
 };
 
@@ -103,17 +106,18 @@ struct row {
   uint8_t result;   /* enum result_kind */
   uint16_t options; /* enum row_option, besides async and drain */
   bool yields_fd;
-  bool registered;   /* the data is in a registered Buffer */
-  bool pools;        /* takes a Pool in the place of a Buffer */
-  bool multishot;    /* always */
-  bool streams;      /* 0 bytes are the end of what it receives */
-  bool zero_copy;    /* the result comes before the memory is given back */
-  uint8_t command;   /* of a socket */
-  uint8_t sqe_flags; /* IOSQE_* that it cannot do without */
-  uint8_t room;      /* the SQE field that points at what it fills; 0: none */
-  uint8_t came_with; /* an opcode as new as it is, where its own is older */
-  uint32_t preset;   /* flags that the operation stands for by itself */
-  const char *since; /* the kernel that brought it, where newer than 6.1 */
+  bool registered;    /* the data is in a registered Buffer */
+  bool pools;         /* takes a Pool in the place of a Buffer */
+  bool streams;       /* 0 bytes are the end of what it receives */
+  bool multishot;     /* always */
+  bool fails_quietly; /* and what is linked to it goes on */
+  bool zero_copy;     /* the result comes before the memory is given back */
+  uint8_t command;    /* of a socket */
+  uint8_t sqe_flags;  /* IOSQE_* that it cannot do without */
+  uint8_t room;       /* the SQE field that points at what it fills; 0: none */
+  uint8_t came_with;  /* an opcode as new as it is, where its own is older */
+  uint32_t preset;    /* flags that the operation stands for by itself */
+  const char *since;  /* the kernel that brought it, where newer than 6.1 */
   /* The same by system calls, for a kernel without it: result or -errno. */
   by_call *by_system_call;
   struct arg args[MAX_ARGS + 1];

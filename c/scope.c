@@ -151,7 +151,7 @@ static int scope_join(lua_State *L)
   struct scope *s = toscope(L);
   struct task *t = s->core->sched.current;
   core_enter(L, s->core);
-  if (t == NULL || t->co != L) {
+  if (t == NULL || t->inner != L) {
     loop_until(L, core_home(L, s->core), UINT64_MAX, is_empty, s);
     return 0;
   }

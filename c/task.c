@@ -47,6 +47,8 @@ static void enqueue(struct queue *q, struct task *t)
 void task_leave_queue(struct task *t)
 {
   struct queue *q = t->queue;
+  if (t->nplaces > 0)
+    waiting_leave(t);
   if (q == NULL)
     return;
   if (t->prev != NULL)
@@ -101,9 +103,13 @@ void tasks_wake_due(struct core *core)
   if (core->sched.ntimers == 0)
     return;
   now = now_ns();
-  while ((timer = timer_due(core, now)) != NULL)
-    task_make_ready(
-        (struct task *)((char *)timer - offsetof(struct task, timer)));
+  while ((timer = timer_due(core, now)) != NULL) {
+    if (timer->is_object)
+      timer_object_ring(timer);
+    else
+      task_make_ready(
+          (struct task *)((char *)timer - offsetof(struct task, timer)));
+  }
 }
 
 /*
@@ -132,9 +138,10 @@ struct task *task_awaiting(lua_State *L, struct core *core)
   struct task *t = core->sched.current;
   if (t == NULL)
     return NULL;
-  if (t->co != L)
+  if (t->inner != L)
     luaL_error(L, "cannot await inside a coroutine of the program's own: "
-                  "only its task can be suspended");
+                  "only its task can be suspended (uring.coroutine has "
+                  "resume and wrap that let an await through)");
   if (!lua_isyieldable(L))
     raise_not_yieldable(L);
   if (task_is_struck(t))
@@ -330,6 +337,7 @@ static void resume(lua_State *L, struct task *t)
   t->started = true;
   t->state = TASK_RUNNING;
   s->current = t;
+  t->inner = t->co;
   status = lua_resume(t->co, L, nargs, &n);
   s->current = NULL;
   if (status == LUA_YIELD) {
@@ -368,8 +376,16 @@ void tasks_run_ready(lua_State *L, struct core *core)
 void tasks_abandon(lua_State *L, struct core *core)
 {
   struct sched *s = &core->sched;
-  while (s->ready.head != NULL)
-    task_leave_queue(s->ready.head);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, core->tasks_ref);
+  for (unsigned i = 1; i <= s->tasks_cap; i++) {
+    struct task *t;
+    lua_rawgeti(L, -1, i);
+    t = lua_touserdata(L, -1);
+    if (t != NULL)
+      task_leave_queue(t);
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
   while (s->ntimers > 0)
     timer_disarm(core, s->heap[0]);
   s->current = NULL;

@@ -8,6 +8,7 @@
 #ifndef URING_TASK_H
 #define URING_TASK_H
 
+#include "channel.h"
 #include "event.h"
 #include "outcome.h"
 #include "timer.h"
@@ -27,6 +28,7 @@ struct task {
   struct queue *queue;      /* where it stands, or NULL */
   struct event *event;      /* the operation it waits for, or NULL */
   lua_State *co;
+  lua_State *inner; /* what runs for it: co, or a coroutine inside of it */
   struct core *core;
   int nargs;    /* values on `co` to be resumed with */
   int nresults; /* on `co`, once it has ended */
@@ -42,10 +44,15 @@ struct task {
   struct scope *scope;  /* of which it is a child, NULL once ended */
   struct task *sibling_next, *sibling_prev;
   struct timer timer;
-  struct queue awaiting; /* tasks that wait for the end of this one */
-  lua_KFunction then;    /* continues an await on a foreign ring */
-  unsigned slot;         /* in the table of tasks */
-  int top;               /* of its stack, before what it is resumed with */
+  struct queue awaiting;  /* tasks that wait for the end of this one */
+  lua_KFunction then;     /* continues an await on a foreign ring */
+  struct waiting place;   /* in the line of a channel; */
+  struct waiting *places; /* all of them, of one that selects */
+  unsigned nplaces;
+  int which;       /* of these came up */
+  uint8_t granted; /* and what, see channel.c */
+  unsigned slot;   /* in the table of tasks */
+  int top;         /* of its stack, before what it is resumed with */
 };
 
 #define TASK_TYPE "uring.task"

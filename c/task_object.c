@@ -232,7 +232,7 @@ static int task_shield(lua_State *L)
   struct task *t = core->sched.current;
   int status;
   luaL_checktype(L, 1, LUA_TFUNCTION);
-  if (t == NULL || t->co != L) { /* nobody there to be cancelled */
+  if (t == NULL || t->inner != L) { /* nobody there to be cancelled */
     lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
     return lua_gettop(L);
   }

@@ -10,6 +10,21 @@
 struct timer {
   uint64_t deadline_ns; /* CLOCK_MONOTONIC */
   unsigned place;       /* place in the heap, from 1; 0: not armed */
+  bool is_object;       /* of a Timer object, and not of a task */
+};
+
+/* No deadline at all. */
+#define NEVER_NS UINT64_MAX
+
+/* A Timer object.  Whoever waits for it stands in its queue, and only while
+** somebody does it stands in the heap. */
+struct timer_object {
+  struct timer timer; /* its deadline also while it is not armed */
+  struct core *core;
+  struct queue waiting;
+  unsigned epoch; /* of the process whose tasks are waiting */
+  unsigned rung;  /* how often it has woken whoever was waiting */
+  bool closed;
 };
 
 uint64_t now_ns(void);
@@ -34,5 +49,11 @@ struct timer *timer_due(struct core *core, uint64_t now);
 uint64_t timer_nearest(const struct core *core);
 
 void timer_free(struct core *core);
+
+/* The deadline of the object whose timer this is has come. */
+void timer_object_ring(struct timer *t);
+
+/* timer([deadline]) -> Timer, see timer_object.c */
+void timer_register(lua_State *L, struct core *core);
 
 #endif

@@ -82,6 +82,7 @@ local good = {
   fixed_fd_install = { NONE, 0 };
   uring_cmd = { NONE, 0, "xxxx" };
   files_update = { { NONE }, 0 };
+  msg_ring_fd = { other, 0, 0, 1, 0 };
   recv_zc = { NONE, 0, 0, 0 };
   readv_fixed = { NONE, { uring.buffer(4) }, 1, 0, 0 };
   writev_fixed = { NONE, { uring.buffer(4) }, 1, 0, 0 };
@@ -157,6 +158,7 @@ local signature = {
   fixed_fd_install = { "fd", "flags" };
   uring_cmd = { "fd", "cmd_op", "command" };
   files_update = { "fds", "slot" };
+  msg_ring_fd = { "ring", "source_slot", "target_slot", "data", "flags" };
   recv_zc = { "fd", "ifq", "len", "flags" };
   readv_fixed = { "fd", "buffers", "count", "offset", "flags" };
   writev_fixed = { "fd", "data", "count", "offset", "flags" };
@@ -176,7 +178,8 @@ local expected_type = {
   words = "table"; ring = "ring"; ["writev.data"] = "table";
   ["writev_fixed.data"] = "table"; fds = "table"; command = "string"; pool = "Pool";
   ["openat2.how"] = "table"; ["epoll_ctl.data"] = "integer";
-  ["msg_ring.data"] = "integer"; ["setsockopt.value"] = "integer, Buffer or string"; ["futex_wait.value"] = "integer";
+  ["msg_ring.data"] = "integer"; ["msg_ring_fd.data"] = "integer";
+  ["setsockopt.value"] = "integer, Buffer or string"; ["futex_wait.value"] = "integer";
   ["futex_wake.value"] = "integer";
 }
 
@@ -212,6 +215,7 @@ local ranges = {
   nr = { 0, -1, 1 << 16 }; bgid = { -1, 1 << 16 }; bid = { -1, 1 << 16 };
   ["provide_buffers.len"] = { 0, -1, 1 << 31 };
   ["openat2.how"] = false; ["fallocate.mode"] = { -1, 1 << 31 }; ["poll_update.flags"] = { -1, 4, 1 << 32 };
+  source_slot = { -1, 1 << 15 }; target_slot = { -1, 1 << 15 }; ["msg_ring_fd.data"] = { -1, 1 << 32 };
   ["msg_ring.data"] = { -1, 1 << 32 }; ["futex_wait.value"] = { -1, 1 << 32 }; ["futex_wake.value"] = { -1, 1 << 31 };
   ["futex_wait.mask"] = { -1, 1 << 32 }; ["futex_wake.mask"] = { -1, 1 << 32 };
 }
@@ -616,18 +620,35 @@ describe("random arguments", function()
   local seed = tonumber(os.getenv "URING_SEED") or 20240607
   local rounds = helper.times(3000)
 
+  local SLOTS = 16
+  local FIXED = { fixed_file = true }
+
   local r, w, a, b -- a pipe and a socketpair of our own
+  local named -- slots that files_update was told
+  local groups = {} -- of buffers, that provide_buffers was told
   local buffers, pending, pools
 
   local function open_ours()
+    named = {}
     r, w = core.pipe()
     a, b = core.socketpair()
+    assert(core.default():register_files(SLOTS))
   end
 
+  -- What is in a slot that the program has not named, nobody was given.
   local function close_ours()
     for _, fd in ipairs { r, w, a, b } do
       op.close(fd)
     end
+    helper.eventually(function()
+      helper.collect()
+      return uring.stats().in_flight == 0
+    end)
+    for slot = 0, SLOTS - 1 do
+      local taken = op.close(slot, FIXED)
+      assert(not taken or named[slot], "a slot was lost")
+    end
+    assert(core.default():unregister_files())
   end
 
   local function pick(list)
@@ -651,8 +672,10 @@ describe("random arguments", function()
   local integers = { 0, 1, 2, 3, 7, 8, 16, 100, -1, -100, 255, 4096, 1 << 31, (1 << 32) - 1, 1 << 32, BIG,
     math.maxinteger, math.mininteger }
   local floats = { 0.0, 1.0, -0.0, 0.5, 1e-9, 1e300, math.huge, -math.huge, 0 / 0 }
-  local options = { "async", "drain", "multishot", "poll_first", "peer", "bundle", "copy", "reuse", "buffer_group",
-    "asnyc", "", 1, true }
+  local flags = { "async", "drain", "multishot", "poll_first", "peer", "fixed_file", "direct", "link", "hardlink",
+    "skip_success", "eager", "bundle", "copy", "reuse", "buffer_group" }
+  local options = { "async", "multishot", "poll_first", "peer", "bundle", "copy", "reuse", "buffer_group", "asnyc", "",
+    1, true }
 
   local anything
 
@@ -694,7 +717,8 @@ describe("random arguments", function()
     bgid = function() return pick { 9, 10 } end;
     buffers = function() return { buffer(), buffer() } end;
     message = function()
-      return { data = pick { buffer(), { buffer() }, pick(pools), false } or nil, control = math.random() < 0.1 and buffer() or nil }
+      return { data = pick { buffer(), { buffer() }, pick(pools), false } or nil,
+        control = math.random() < 0.1 and buffer() or nil }
     end;
     path = function() return pick(strings) end;
     address = function() return pick(strings) end;
@@ -733,6 +757,8 @@ describe("random arguments", function()
     ["futex_wait.value"] = function() return math.random(0, 1) end;
     ["futex_wake.value"] = function() return math.random(0, 1) end;
     ["epoll_ctl.data"] = function() return math.random(0, 9) end;
+    source_slot = function() return math.random(0, 1) end; target_slot = function() return pick { 0, 1, nil } end;
+    ["msg_ring_fd.data"] = function() return math.random(0, 9) end;
     ["msg_ring.data"] = function() return math.random(0, 9) end;
     words = function() return pick { {}, { { buffer(), 0 } }, { { buffer(), 0, 2 }, { buffer(), 1 } } } end;
   }
@@ -794,20 +820,71 @@ describe("random arguments", function()
     return list
   end
 
+  -- Options that some row has, most of them with values that would do.
+  local function some_options()
+    local t = {}
+    for _ = 1, math.random(3) do
+      local name = pick(flags)
+      t[name] = math.random() < 0.9
+      if name == "direct" and math.random() < 0.5 then
+        t[name] = pick { 0, 7, SLOTS - 1, SLOTS, 1 << 15, "x", -1 }
+      elseif name == "buffer_group" then
+        t[name] = pick { 9, 10, 0, 65535, 65536 }
+      end
+    end
+    return t
+  end
+
+  -- The arguments of a call, with options behind them or not; and those.
+  local function call_of(name)
+    local list, chosen = arguments_for(name), {}
+    if math.random() < 0.5 then
+      chosen = some_options()
+      list.n = name == "raw" and 2 or #signature[name] + 1
+      list[list.n] = chosen
+    end
+    return list, chosen
+  end
+
   local yields = { openat = true, openat2 = true, socket = true, accept = true, fixed_fd_install = true }
+
+  -- Closes what the results of a call are.
+  local function close_results(name, results, how)
+    if name == "pipe" then
+      op.close(results[2], how)
+      op.close(results[3], how)
+    elseif yields[name] then
+      op.close(results[1], how)
+    elseif name == "files_update" then
+      for _, slot in ipairs(results[2] or {}) do
+        op.close(slot, FIXED)
+      end
+    end
+  end
 
   -- One call, to its end.
   local function try(name)
-    local list = arguments_for(name)
+    local list, chosen = call_of(name)
+    if name == "files_update" and math.tointeger(list[2]) then
+      for i = 0, 63 do
+        named[list[2] + i] = true
+      end
+    elseif name == "provide_buffers" and math.tointeger(list[4]) then
+      groups[math.tointeger(list[4])] = true
+    end
     local ok, o = pcall(uring.prepare, name, table.unpack(list, 1, list.n))
     if not ok then
       assert.are.equal("string", type(o))
       return "raised"
     end
+    local behind = (chosen.link or chosen.hardlink) and uring.prepare "nop"
     if math.random() < 0.9 then
       uring.submit()
     end
     if math.random() < 0.1 then
+      if chosen.drain then -- or all that follows waits until it is collected
+        o:cancel()
+      end
       return "dropped"
     end
     uring.yield()
@@ -818,19 +895,20 @@ describe("random arguments", function()
     local results = table.pack(o:await())
     if type(results[1]) == "number" then
       assert.is_true(results[1] >= 0)
-      if yields[name] then
-        op.close(results[1])
-      elseif name == "pipe" then
-        op.close(results[2])
-        op.close(results[3])
-      end
+      close_results(name, results, chosen.direct and name ~= "fixed_fd_install" and FIXED or nil)
     else
       assert.is_nil(results[1])
       assert.are.equal(name, results[2]:match "^([%w_]+): .")
       assert.are.equal("string", type(errno[results[3]]))
     end
+    if name:find "^send.*_zc$" then
+      o:notification()
+    end
     while o:status() ~= "done" do -- one of many results
       o:await()
+    end
+    if behind then
+      behind:await()
     end
     return ended and "ended" or "cancelled"
   end
@@ -869,8 +947,9 @@ describe("random arguments", function()
     pending = nil
     close_ours()
     buffers, pools = nil, nil
-    op.remove_buffers(65535, 9) -- what provide_buffers has handed over
-    op.remove_buffers(65535, 10)
+    for group in pairs(groups) do -- what provide_buffers has handed over
+      pcall(op.remove_buffers, 65535, group)
+    end
     assert.are.equal(rounds, counts.raised + counts.ended + counts.cancelled + counts.dropped)
     for what, n in pairs(counts) do
       assert.is_true(n > 0, "none " .. what)

@@ -138,6 +138,29 @@ describe("linked operations", function()
     end)
   end
 
+  it("stay together where the last of them is linked on, and a cancel request comes between", function()
+    local ring <close> = uring.ring { entries = 4 }
+    local r, w = uring.pipe()
+    local waits = ring:prepare("read", r:fd(), uring.buffer(4))
+    ring:submit()
+    local others = {}
+    for i = 1, 4 do
+      others[i] = ring:prepare "nop"
+    end
+    local first = ring:prepare("read", 1000000, uring.buffer(4), { link = true })
+    local second, third = ring:prepare "nop", ring:prepare "nop"
+    others[1]:await() -- now they are in the queue, not submitted
+    assert.are.equal("prepared", second:status())
+    waits:cancel()
+    ring:link { second, third }
+    assert.are.equal(errno.EBADF, select(3, first:await()))
+    cancelled(second)
+    cancelled(third)
+    cancelled(waits)
+    r:close()
+    w:close()
+  end)
+
   it("go on after a failure where the link is hard", function()
     local ring <close> = uring.ring { entries = 8 }
     local first = ring:prepare("fsync", 1000000, { hardlink = true })

@@ -279,6 +279,47 @@ describe("out of memory", function()
     assert(n == 5 and message.flags == 0 and buffer:get(1, 5) == "hello")
   ]])
 
+  sweeps("direct descriptors", [[
+    local r <close> = assert(uring.ring { entries = 8 })
+    assert(r:register_files(8))
+    local fds <close> = descriptors()
+    fds[1] = assert(uring.op.openat(nil, path, const.O_CLOEXEC))
+    local n, slots = r:prepare("files_update", { fds[1], fds[1] }):await()
+    assert(n == 2 and #slots == 2)
+    local open = r:prepare("openat", nil, path, 0, { direct = 7, link = true, skip_success = true })
+    local close = r:prepare("close", 7, { fixed_file = true })
+    assert(open:await() == 7 and close:await() == 0)
+    r:prepare("openat", nil, path, 0, { direct = true }) -- dropped
+    r:prepare("pipe", { direct = true })
+    r:submit()
+    collectgarbage()
+    r:prepare("nop"):await()
+    local taken = 0
+    for slot = 0, 7 do
+      taken = taken + (r:prepare("close", slot, { fixed_file = true }):await() and 1 or 0)
+    end
+    assert(taken == 2, taken)
+  ]])
+
+  sweeps("messages of other rings", [[
+    local a <close> = assert(uring.ring { entries = 4 })
+    local b <close> = assert(uring.ring { entries = 4 })
+    local messages <close> = b:messages()
+    assert(a:prepare("msg_ring", b, 1, 2):await() == 0)
+    local len, data = messages:await()
+    assert(len == 1 and data == 2)
+    uring.run(function()
+      local task = uring.spawn(function() return messages:await() end)
+      uring.yield()
+      assert(uring.op.msg_ring(b, 3, 4) == 0)
+      assert(task:await() == 3)
+    end)
+    messages:cancel()
+    b:messages() -- dropped
+    collectgarbage()
+    local _again <close> = b:messages()
+  ]])
+
   sweeps("a multishot operation", [[
     local listener <close> = assert(uring.listen "127.0.0.1:0")
     local op <close> = uring.prepare("accept", listener:fd(), const.SOCK_CLOEXEC, { multishot = true })

@@ -125,6 +125,57 @@ describe("registered", function()
       w:close()
     end)
 
+    it("are found wherever they overlap, and only there", function()
+      math.randomseed(7)
+      local SIZE = 4096
+      for _ = 1, 5 do
+        local ring <close> = uring.ring { entries = 8 }
+        local fd = open(("0123456789abcdef"):rep(SIZE // 16))
+        local big, list, ranges = uring.buffer(SIZE), {}, {}
+        local function range()
+          local from = math.random(SIZE)
+          return from, math.random(from, math.min(SIZE, from + 600))
+        end
+        for i = 1, helper.times(60) do
+          local from, to = range()
+          ranges[i] = { from, to }
+          list[2 * i - 1], list[2 * i] = big:slice(from, to), uring.buffer(16)
+        end
+        assert.is_true(ring:register_buffers(list))
+        local function is_registered(from, to)
+          for _, r in ipairs(ranges) do
+            if r[1] <= from and to <= r[2] then
+              return true
+            end
+          end
+          return false
+        end
+        local inside = 0
+        for i = 1, 400 do
+          local from, to = range()
+          local slice = big:slice(from, to)
+          local ok, op = pcall(ring.prepare, ring, "read_fixed", fd, slice, nil, from - 1)
+          assert.are.equal(is_registered(from, to), ok)
+          if ok then -- the kernel looks, too
+            inside = inside + 1
+            assert.are.equal(to - from + 1, op:await())
+            assert.are.equal(("0123456789abcdef"):rep(SIZE // 16):sub(from, to), slice:get())
+          end
+          local vector = { big:slice(to, to), slice, big:slice(from, from) }
+          local same, whole = pcall(ring.prepare, ring, "writev_fixed", fd, vector)
+          assert.are.equal(ok, same)
+          if same then
+            assert.are.equal("cancelled", whole:cancel():await())
+          end
+          if i % 10 == 0 then
+            assert.are.equal(16, ring:prepare("read_fixed", fd, list[i % #list + 2 - i % 2], nil, 0):await())
+          end
+        end
+        assert.is_true(inside > 20 and inside < 380, inside)
+        uring.op.close(fd)
+      end
+    end)
+
     it("are refused where they are not registered", function()
       local ring <close> = uring.ring { entries = 8 }
       local buffer, other = uring.buffer(64), uring.buffer(64)

@@ -516,7 +516,7 @@ describe("rows", function()
         ring:prepare("nop"):await()
       end
       assert.are.equal("submitted", read:status())
-      assert.are.equal(302, ring:stats().unknown) -- nobody receives them yet
+      assert.are.equal(302, ring:stats().unknown) -- nobody receives them
       assert.are.equal("cancelled", read:cancel():await())
       close(r, w)
     end)

@@ -144,7 +144,6 @@ describe("a ring that is attached to another", function()
     local third <close> = uring.ring { entries = 8, sqpoll = true, attach = second }
     assert.is_false(first:features().attached)
     assert.is_true(second:features().attached)
-    assert.are.equal(1, (threads "iou-sqp"))
     local function all_work(...)
       for _ = 1, helper.times(20) do
         for _, ring in ipairs { ... } do
@@ -153,7 +152,8 @@ describe("a ring that is attached to another", function()
         uring.sleep(0.001)
       end
     end
-    all_work(first, second, third)
+    all_work(first, second, third) -- by now it has its name
+    assert.are.equal(1, (threads "iou-sqp"))
     first:close()
     all_work(second, third)
     assert.are.equal(1, (threads "iou-sqp"))

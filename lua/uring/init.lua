@@ -9,8 +9,12 @@
 -- @module uring
 
 local core = require "uring.core"
+local custom = require "uring.custom"
 local file = require "uring.file"
+local operation_loop = require "uring.operation_loop"
+local readiness = require "uring.readiness"
 local socket = require "uring.socket"
+local waiter = require "uring.waiter"
 
 local M = {
   _VERSION = "uring scm";
@@ -27,10 +31,25 @@ local M = {
 
   ring = core.ring;
   buffer = core.buffer;
+  --- `options { fixed_file = true }`: a table of options that is read once, for
+  -- calls that are made often.
+  options = core.options;
   sleep = core.sleep;
   yield = core.yield;
   shield = core.shield;
   now = core.now;
+  --- A deadline that can be moved while tasks wait for it:
+  -- `timer([deadline])`, a time of `now`; without one it is never.
+  --
+  -- `timer:wait()` → `now()` when the deadline has come, at once if it is past;
+  -- nil, "closed", ECANCELED if the timer is closed meanwhile.  `timer:set(deadline | nil)`
+  -- and `timer:after(seconds)` move it, to earlier and to later.
+  -- `timer:deadline()`, `timer:close()`.  A wait costs no operation.
+  timer = core.timer;
+  readiness = readiness.new;
+  operation = operation_loop.new;
+  run_operations = operation_loop.run;
+  waiter = waiter.new;
   current = core.current;
   on_error = core.on_error;
   isatty = core.isatty;
@@ -69,24 +88,35 @@ local function await_each(x, ...)
   return (x:await()), await_each(...)
 end
 
+-- What there is to await in x: x itself, or the operation it prepares.
+local function awaitable(x, i)
+  local kind = type(x)
+  local meta = getmetatable(x)
+  local indexable = kind == "table" or kind == "userdata" and type(meta) == "table" and meta.__index
+  if indexable and x.await then
+    return x
+  elseif custom.is_custom(x) then
+    return M.prepare(x)
+  end
+  error(("bad argument #%d to 'await' (operation or task expected, got %s)"):format(i, kind), 3)
+end
+
 --- Waits for operations, tasks and cancellations.
--- @param x whatever has `await`
+-- @param x whatever has `await`; or an object with a method `prepare`, which is
+--   an operation of its own making (see `uring.custom`)
 -- @param ... more of them: waits for all
 -- @return the results of one; of several, the first result of each
 function M.await(x, ...)
-  for i = 1, 1 + select("#", ...) do
-    local one = select(i, x, ...)
-    local kind = type(one)
-    local meta = getmetatable(one)
-    local indexable = kind == "table" or kind == "userdata" and type(meta) == "table" and meta.__index
-    if not indexable or not one.await then
-      error(("bad argument #%d to 'await' (operation or task expected, got %s)"):format(i, kind), 2)
-    end
-  end
-  if select("#", ...) == 0 then
+  x = awaitable(x, 1)
+  local n = select("#", ...)
+  if n == 0 then
     return x:await()
   end
-  return await_each(x, ...)
+  local rest = { ... }
+  for i = 1, n do
+    rest[i] = awaitable(rest[i], i + 1)
+  end
+  return await_each(x, table.unpack(rest))
 end
 
 -- The error that leaves the outermost run carries the traceback of the task

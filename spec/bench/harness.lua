@@ -115,6 +115,15 @@ function h.serve(server, load)
   return nil, ("%s: %s %d"):format(server, how, code)
 end
 
+--- The path of a new file of so many MiB, all of it in the page cache.
+function h.cached_file(mib)
+  local path = os.tmpname()
+  local fill = ("dd if=/dev/zero of='%s' bs=1M count=%d conv=fsync"):format(path, mib)
+  if not os.execute(fill .. " 2>/dev/null") then error("cannot write " .. path, 0) end
+  os.execute(("cat '%s' >/dev/null"):format(path))
+  return path
+end
+
 --- What a contender needs: the name of a Lua module, or of a command behind an exclamation mark.
 -- Returns nothing when it is there, else a sentence.
 function h.missing(needs)

@@ -15,10 +15,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -151,6 +154,24 @@ static int poll_lua(lua_State *L)
   return 1;
 }
 
+/* write(fd, data): at once and without a ring */
+static int write_lua(lua_State *L)
+{
+  size_t len;
+  const char *data = luaL_checklstring(L, 2, &len);
+  lua_pushboolean(L, write((int)luaL_checkinteger(L, 1), data, len) ==
+                         (ssize_t)len);
+  return 1;
+}
+
+/* pollout(fd) -> can it be written now? */
+static int pollout(lua_State *L)
+{
+  struct pollfd p = {(int)luaL_checkinteger(L, 1), POLLOUT, 0};
+  lua_pushboolean(L, poll(&p, 1, 0) > 0 && p.revents & POLLOUT);
+  return 1;
+}
+
 /*
 ** An allocator that fails at the nth request from now on.
 */
@@ -250,6 +271,61 @@ static int in_thread(lua_State *L)
   return lua_gettop(L);
 }
 
+/* eventfd(initial [, nonblocking]) -> descriptor */
+static int eventfd_lua(lua_State *L)
+{
+  int flags = EFD_CLOEXEC | (lua_toboolean(L, 2) ? EFD_NONBLOCK : 0);
+  lua_pushinteger(L, eventfd((unsigned)luaL_checkinteger(L, 1), flags));
+  return 1;
+}
+
+/* signal_eventfd(fd, n): adds to it at once and without a ring */
+static int signal_eventfd(lua_State *L)
+{
+  lua_pushboolean(L, eventfd_write((int)luaL_checkinteger(L, 1),
+                                   (eventfd_t)luaL_checkinteger(L, 2)) == 0);
+  return 1;
+}
+
+static struct timespec seconds(lua_Number s)
+{
+  struct timespec ts = {(time_t)s, (long)((s - (lua_Number)(time_t)s) * 1e9)};
+  return ts;
+}
+
+/* timerfd(seconds [, interval]) -> descriptor */
+static int timerfd_lua(lua_State *L)
+{
+  struct itimerspec when = {.it_interval = seconds(luaL_optnumber(L, 2, 0)),
+                            .it_value = seconds(luaL_checknumber(L, 1))};
+  int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+  if (fd < 0 || timerfd_settime(fd, 0, &when, NULL) < 0)
+    return luaL_error(L, "timerfd: %s", strerror(errno));
+  lua_pushinteger(L, fd);
+  return 1;
+}
+
+/* signalfd(signal) -> descriptor; the signal is blocked until
+** unblock_signal(signal) */
+static int signalfd_lua(lua_State *L)
+{
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, (int)luaL_checkinteger(L, 1));
+  sigprocmask(SIG_BLOCK, &set, NULL);
+  lua_pushinteger(L, signalfd(-1, &set, SFD_CLOEXEC));
+  return 1;
+}
+
+static int unblock_signal(lua_State *L)
+{
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, (int)luaL_checkinteger(L, 1));
+  sigprocmask(SIG_UNBLOCK, &set, NULL);
+  return 0;
+}
+
 static const luaL_Reg functions[] = {
     {"fds", fds},
     {"fork", fork_lua},
@@ -261,12 +337,19 @@ static const luaL_Reg functions[] = {
     {"alarm", alarm_lua},
     {"close", close_lua},
     {"poll", poll_lua},
+    {"write", write_lua},
+    {"pollout", pollout},
     {"refuse_rings", refuse_rings},
     {"limit_fds", limit_fds},
     {"fail_allocation", fail_allocation},
     {"epoll", epoll},
     {"pool_head", pool_head},
     {"in_thread", in_thread},
+    {"eventfd", eventfd_lua},
+    {"signal_eventfd", signal_eventfd},
+    {"timerfd", timerfd_lua},
+    {"signalfd", signalfd_lua},
+    {"unblock_signal", unblock_signal},
     {NULL, NULL},
 };
 

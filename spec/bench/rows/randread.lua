@@ -10,13 +10,6 @@ return function(h)
   local reads = h.scaled(READS)
   local path
 
-  local function setup()
-    path = os.tmpname()
-    local fill = ("dd if=/dev/zero of='%s' bs=1M count=%d conv=fsync"):format(path, MIB)
-    if not os.execute(fill .. " 2>/dev/null") then error("cannot write " .. path, 0) end
-    os.execute(("cat '%s' >/dev/null"):format(path))
-  end
-
   local function fio()
     local sample, text = h.run(
       ("fio --name=randread --filename=%s --size=%dm --io_size=%d --rw=randread --bs=4k --direct=0 --invalidate=0"
@@ -43,7 +36,7 @@ return function(h)
   return {
     title = "random 4 KB reads, page cache, depth 128",
     unit = "read",
-    setup = setup,
+    setup = function() path = h.cached_file(MIB) end,
     teardown = function() os.remove(path) end,
     contenders = {
       { name = "uring", measure = function() return h.run(h.script("randread_uring", path, reads, DEPTH)) end },
