@@ -249,7 +249,7 @@ describe("a pool", function()
       ["recv: an incremental pool is not for bundles"] = { "recv", a, incremental, { bundle = true } },
       ["recv: an incremental pool is not for what is made async"] = { "recv", a, incremental, { async = true } },
       ["recv: an incremental pool is not for MSG_TRUNC"] = { "recv", a, incremental, nil, const.MSG_TRUNC },
-      ["a bundle of recv takes no length: it fills buffers"] = { "recv", a, p, 4, { bundle = true } },
+      ["recv: a bundle takes no length: it is of whole buffers"] = { "recv", a, p, 4, { bundle = true } },
       ["recv: a bundle is not for MSG_TRUNC"] = { "recv", a, p, nil, const.MSG_TRUNC, { bundle = true } },
       ["multishot recv takes a pool in the place of a Buffer"] = { "recv", a, small, { multishot = true } },
       ["multishot recvmsg takes a pool in the place of a Buffer"] =
