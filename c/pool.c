@@ -296,7 +296,7 @@ void pool_take_back(struct block *block)
     make_spare(p, of_block(block));
   } else {
     provide(p, of_block(block));
-    again_wake_all(p->ring, &p->starving);
+    again_wake_for_buffer(p);
   }
 }
 
@@ -309,7 +309,7 @@ bool pool_fill(struct pool *p, const void *bytes, size_t size)
   memcpy(b->block.data, bytes, size);
   b->filled = (unsigned)size;
   provide(p, b);
-  again_wake_all(p->ring, &p->starving);
+  again_wake_for_buffer(p);
   return true;
 }
 
