@@ -76,6 +76,7 @@ static bool is_dead(const struct core *core, const struct ring *r)
 ** garbage was collected, and that has changed it. */
 static bool check_not_stuck(lua_State *L, struct core *core, struct ring *r)
 {
+  again_look_for_buffers(r);
   if (!is_dead(core, r))
     return true;
   if (r->starving > 0) {
