@@ -332,8 +332,7 @@ static void never_run(lua_State *L, struct task *t)
 static void resume(lua_State *L, struct task *t)
 {
   struct sched *s = &t->core->sched;
-  int status, n = 0, nargs = t->nargs;
-  t->nargs = 0;
+  int status, n = 0, nargs = t->started ? 0 : t->nargs;
   t->started = true;
   t->state = TASK_RUNNING;
   s->current = t;
