@@ -115,6 +115,10 @@ void tasks_wake_due(struct core *core);
 ** next turn. */
 void tasks_run_ready(lua_State *L, struct core *core);
 
+/* No task runs again, and nothing of ours points to any: at the end of the
+** state. */
+void tasks_let_go(lua_State *L, struct core *core);
+
 /* Forgets every task without running it: in a child of fork. */
 void tasks_abandon(lua_State *L, struct core *core);
 
