@@ -123,6 +123,7 @@ static int core_gc(lua_State *L)
 {
   struct core *core = lua_touserdata(L, 1);
   core->closed = true;
+  tasks_let_go(L, core);
   while (core->rings != NULL) {
     ring_close(L, core->rings);
     ring_free(L, core->rings);

@@ -304,13 +304,25 @@ static bool is_cancelled_object(lua_State *L, int index)
   return same;
 }
 
+/* The task never runs again: nothing may point to it, since it has no
+** finaliser (which would cost every task dearly). */
+static void let_go(struct task *t)
+{
+  t->state = TASK_ENDED;
+  if (t->event != NULL)
+    ring_orphan(t->core->home, t->event);
+  t->event = NULL;
+  task_leave_queue(t);
+  timer_disarm(t->core, &t->timer);
+  outcome_drop(t->core, &t->outcome);
+}
+
 /* The task has run for the last time; nresults values are on its stack. */
 static void task_end(lua_State *L, struct task *t)
 {
-  t->state = TASK_ENDED;
+  let_go(t);
   if (t->end == END_FAILED && t->cancelled && is_cancelled_object(t->co, -1))
     t->end = END_CANCELLED;
-  outcome_drop(t->core, &t->outcome);
   if (!queue_empty(&t->awaiting))
     t->observed = true;
   tasks_wake(&t->awaiting);
@@ -332,8 +344,7 @@ static void never_run(lua_State *L, struct task *t)
 static void resume(lua_State *L, struct task *t)
 {
   struct sched *s = &t->core->sched;
-  int status, n = 0, nargs = t->nargs;
-  t->nargs = 0;
+  int status, n = 0, nargs = t->started ? 0 : t->nargs;
   t->started = true;
   t->state = TASK_RUNNING;
   s->current = t;
@@ -373,7 +384,7 @@ void tasks_run_ready(lua_State *L, struct core *core)
   }
 }
 
-void tasks_abandon(lua_State *L, struct core *core)
+void tasks_let_go(lua_State *L, struct core *core)
 {
   struct sched *s = &core->sched;
   lua_rawgeti(L, LUA_REGISTRYINDEX, core->tasks_ref);
@@ -381,11 +392,24 @@ void tasks_abandon(lua_State *L, struct core *core)
     struct task *t;
     lua_rawgeti(L, -1, i);
     t = lua_touserdata(L, -1);
-    if (t != NULL)
-      task_leave_queue(t);
+    if (t != NULL) {
+      let_go(t);
+      t->end = END_CANCELLED;
+      if (t->scope != NULL) { /* and so are its siblings */
+        t->scope->children = NULL;
+        t->scope->live = 0;
+      }
+      t->scope = NULL;
+    }
     lua_pop(L, 1);
   }
   lua_pop(L, 1);
+}
+
+void tasks_abandon(lua_State *L, struct core *core)
+{
+  struct sched *s = &core->sched;
+  tasks_let_go(L, core);
   while (s->ntimers > 0)
     timer_disarm(core, s->heap[0]);
   s->current = NULL;

@@ -66,6 +66,8 @@ static int push_results(lua_State *L, struct task *t)
     return t->nresults;
   }
   t->observed = true;
+  if (t->end == END_CANCELLED)
+    return task_raise_cancelled(L);
   lua_pushvalue(t->co, -1);
   lua_xmove(t->co, L, 1);
   return lua_error(L);
@@ -144,19 +146,6 @@ static int task_tostring(lua_State *L)
   struct task *t = totask(L);
   lua_pushfstring(L, "task (%s, %p)", status_name(t), (void *)t);
   return 1;
-}
-
-/* Collected: it has ended, or the state is being closed. */
-static int task_gc(lua_State *L)
-{
-  struct task *t = totask(L);
-  outcome_drop(t->core, &t->outcome);
-  if (t->event != NULL)
-    ring_orphan(t->core->home, t->event);
-  t->event = NULL;
-  task_leave_queue(t);
-  timer_disarm(t->core, &t->timer);
-  return 0;
 }
 
 /*
@@ -304,8 +293,6 @@ static const luaL_Reg task_functions[] = {
 void task_register(lua_State *L, struct core *core)
 {
   luaL_newmetatable(L, TASK_TYPE);
-  lua_pushcfunction(L, task_gc);
-  lua_setfield(L, -2, "__gc");
   lua_pushcfunction(L, task_tostring);
   lua_setfield(L, -2, "__tostring");
   luaL_newlib(L, task_methods);
