@@ -39,6 +39,8 @@ struct core {
   int home_ref;             /* its userdata, in the registry */
   int tasks_ref;            /* table index -> task, of those not ended */
   int breathe_ref;          /* an empty function, see core_breathe */
+  bool has_locals;          /* uring.locals has been written to */
+  bool locals_shared;       /* the main chunk's, see locals.c */
   bool closed;              /* lua_close has come by */
   struct sched sched;
 };

@@ -98,6 +98,7 @@ static int turn_home(lua_State *L, struct core *core, struct ring *r,
                  nearest < deadline_ns ? nearest : deadline_ns);
   if (rc == 0) {
     tasks_wake_due(core);
+    s->turned_ns = now_coarse_ns();
     tasks_run_ready(L, core);
   }
   return rc;

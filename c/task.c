@@ -24,6 +24,7 @@
 #include "place.h"
 #include "ring.h"
 #include "scope.h"
+#include "task_list.h"
 
 /* Registry key of the `cancelled` object. */
 const char task_cancelled_key = 'c';
@@ -104,8 +105,10 @@ void tasks_wake_due(struct core *core)
     return;
   now = now_ns();
   while ((timer = timer_due(core, now)) != NULL) {
-    if (timer->is_object)
+    if (timer->kind == TIMER_OBJECT)
       timer_object_ring(timer);
+    else if (timer->kind == TIMER_SCOPE)
+      scope_expire(timer);
     else
       task_make_ready(
           (struct task *)((char *)timer - offsetof(struct task, timer)));
@@ -157,6 +160,7 @@ int task_park(lua_State *L, struct task *t, struct queue *queue,
 {
   t->state = TASK_WAITING;
   t->interrupted = false;
+  t->since_ns = t->core->sched.turned_ns;
   if (queue != NULL)
     enqueue(queue, t);
   return lua_yieldk(L, 0, ctx, k);
@@ -261,7 +265,7 @@ static int note_traceback(lua_State *L)
   }
   lua_rawgeti(L, LUA_REGISTRYINDEX, core->tasks_ref);
   lua_rawgeti(L, -1, t->slot);
-  luaL_traceback(L, L, NULL, 1);
+  task_push_traceback(L, -1, L, 1);
   lua_setiuservalue(L, -2, TASK_TRACEBACK);
   lua_settop(L, 1);
   return 1;

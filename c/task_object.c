@@ -3,9 +3,11 @@
 */
 #include <string.h>
 
+#include "locals.h"
 #include "loop.h"
 #include "ring.h"
 #include "scope.h"
+#include "task_list.h"
 
 /*
 ** The Task object
@@ -30,6 +32,8 @@ static int task_spawn(lua_State *L)
     lua_replace(L, 1);
   }
   scope = luaL_checkudata(L, 1, SCOPE_TYPE);
+  if (scope->left)
+    return luaL_error(L, "the scope has been left: no task outlives it");
   t = lua_newuserdatauv(L, sizeof *t, TASK_VALUES);
   memset(t, 0, sizeof *t);
   t->core = core;
@@ -47,8 +51,10 @@ static int task_spawn(lua_State *L)
   lua_xmove(L, t->co, nargs + 1);
   t->nargs = nargs + 2;
   task_anchor(L, t);
-  scope_adopt(scope, t);
   task_make_ready(t);
+  scope_adopt(scope, t);
+  if (core->has_locals)
+    locals_inherit(L, t);
   return 1;
 }
 
@@ -95,11 +101,11 @@ static int task_await(lua_State *L)
   struct core *core = t->core;
   struct task *self;
   core_enter(L, core);
+  if (t->state == TASK_ENDED) /* nothing to wait for: success wins */
+    return push_results(L, t);
   self = task_awaiting(L, core);
   if (self == t)
     return luaL_error(L, "a task cannot await itself");
-  if (t->state == TASK_ENDED)
-    return push_results(L, t);
   if (self != NULL)
     return task_park(L, self, &t->awaiting, await_k, (lua_KContext)self);
   t->observed = true; /* its failure is raised here, and not reported */
@@ -116,7 +122,7 @@ static int task_cancel_lua(lua_State *L)
   return 0;
 }
 
-static const char *status_name(const struct task *t)
+const char *task_status_name(const struct task *t)
 {
   static const char *const ends[] = {"ready", "returned", "failed",
                                      "cancelled"};
@@ -128,7 +134,7 @@ static const char *status_name(const struct task *t)
 ** "cancelled" */
 static int task_status(lua_State *L)
 {
-  lua_pushstring(L, status_name(totask(L)));
+  lua_pushstring(L, task_status_name(totask(L)));
   return 1;
 }
 
@@ -137,14 +143,19 @@ static int task_traceback(lua_State *L)
 {
   struct task *t = totask(L);
   if (lua_getiuservalue(L, 1, TASK_TRACEBACK) == LUA_TNIL)
-    luaL_traceback(L, t->co, NULL, 0);
+    task_push_traceback(L, 1, t->co, 0);
   return 1;
 }
 
 static int task_tostring(lua_State *L)
 {
   struct task *t = totask(L);
-  lua_pushfstring(L, "task (%s, %p)", status_name(t), (void *)t);
+  task_push_name(L, 1);
+  if (lua_isnil(L, -1))
+    lua_pushfstring(L, "task (%s, %p)", task_status_name(t), (void *)t);
+  else
+    lua_pushfstring(L, "task %s (%s, %p)", lua_tostring(L, -1),
+                    task_status_name(t), (void *)t);
   return 1;
 }
 
@@ -298,6 +309,12 @@ void task_register(lua_State *L, struct core *core)
   luaL_newlib(L, task_methods);
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
+  luaL_getmetatable(L, SCOPE_TYPE); /* scope:spawn(fn, …) */
+  lua_getfield(L, -1, "__index");
+  lua_pushlightuserdata(L, core);
+  lua_pushcclosure(L, task_spawn, 1);
+  lua_setfield(L, -2, "spawn");
+  lua_pop(L, 2);
   make_cancelled(L);
   lua_pushlightuserdata(L, core);
   luaL_setfuncs(L, task_functions, 1);
