@@ -58,7 +58,13 @@ struct task {
 #define TASK_TYPE "uring.task"
 
 /* User values of a task's userdata. */
-enum { TASK_THREAD = 1, TASK_SCOPE, TASK_TRACEBACK, TASK_VALUES = 3 };
+enum {
+  TASK_THREAD = 1,
+  TASK_SCOPE,
+  TASK_TRACEBACK,
+  TASK_INNER, /* a coroutine inside of it that waited last, see channel.c */
+  TASK_VALUES = TASK_INNER
+};
 
 /* Who awaits: the running task, or NULL outside of tasks, where the caller
 ** turns the loop itself.  Raises where the task cannot be suspended, and in a
