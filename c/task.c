@@ -125,9 +125,10 @@ int task_raise_cancelled(lua_State *L)
   return lua_error(L);
 }
 
-static int raise_not_yieldable(lua_State *L)
+/* Lua cannot suspend `stuck`: the task's coroutine, or one inside of it. */
+static int raise_not_yieldable(lua_State *L, lua_State *stuck)
 {
-  const char *place = place_push(L);
+  const char *place = place_push(L, stuck);
   if (strncmp(place, "_G.", 3) == 0)
     place += 3;
   return luaL_error(L,
@@ -141,12 +142,14 @@ struct task *task_awaiting(lua_State *L, struct core *core)
   struct task *t = core->sched.current;
   if (t == NULL)
     return NULL;
+  if (t->inner != L && !lua_isyieldable(t->inner))
+    raise_not_yieldable(L, t->inner);
   if (t->inner != L)
     luaL_error(L, "cannot await inside a coroutine of the program's own: "
                   "only its task can be suspended (uring.coroutine has "
                   "resume and wrap that let an await through)");
   if (!lua_isyieldable(L))
-    raise_not_yieldable(L);
+    raise_not_yieldable(L, L);
   if (task_is_struck(t))
     task_raise_cancelled(L);
 #ifdef URING_GCSTRESS
@@ -404,6 +407,7 @@ void tasks_let_go(lua_State *L, struct core *core)
         t->scope->live = 0;
       }
       t->scope = NULL;
+      t->slot = 0;
     }
     lua_pop(L, 1);
   }

@@ -67,7 +67,8 @@ enum {
   TASK_SCOPE,
   TASK_TRACEBACK,
   TASK_LOCALS,
-  TASK_VALUES = 4,
+  TASK_INNER, /* a coroutine inside of it that waited last, see channel.c */
+  TASK_VALUES = TASK_INNER,
   TASK_NEXT_FAILED = TASK_SCOPE /* of one that has failed, see scope.h */
 };
 

@@ -216,11 +216,23 @@ static int task_yield(lua_State *L)
   return lua_yieldk(L, 0, (lua_KContext)t, wait_k);
 }
 
+/* The task that leaves a shield need not be the one that entered it: a
+** coroutine of uring.coroutine takes its shields along, see there. */
 static int shield_k(lua_State *L, int status, lua_KContext ctx)
 {
-  ((struct task *)ctx)->shields--;
+  const struct core *core = (const struct core *)ctx;
+  struct task *t = core->sched.current;
+  if (t != NULL && t->inner == L && t->shields > 0)
+    t->shields--;
   if (status != LUA_OK && status != LUA_YIELD)
     return lua_error(L);
+  return lua_gettop(L);
+}
+
+static int unshielded_k(lua_State *L, int status, lua_KContext ctx)
+{
+  (void)status;
+  (void)ctx;
   return lua_gettop(L);
 }
 
@@ -233,15 +245,15 @@ static int task_shield(lua_State *L)
   int status;
   luaL_checktype(L, 1, LUA_TFUNCTION);
   if (t == NULL || t->inner != L) { /* nobody there to be cancelled */
-    lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+    lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, unshielded_k);
     return lua_gettop(L);
   }
   if (t->shields == UINT8_MAX)
     return luaL_error(L, "too many shields inside one another");
   t->shields++;
-  status = lua_pcallk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, (lua_KContext)t,
+  status = lua_pcallk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, (lua_KContext)core,
                       shield_k);
-  return shield_k(L, status, (lua_KContext)t);
+  return shield_k(L, status, (lua_KContext)core);
 }
 
 /* now() -> seconds of the monotonic clock */
