@@ -438,13 +438,13 @@ describe("receiving into a pool", function()
     local p = pool { buffers = 8, size = 10 }
     local a, b = socketpair()
     send(b, "0123456789abcdefghijkl")
-    local n, x = op.recv(a, p)
-    assert.are.same({ 10, "0123456789" }, { n, x:get() })
-    n, x = op.recv(a, p, 3)
-    assert.are.same({ 3, "abc" }, { n, x:get() })
-    n, x = op.recv(a, p, 0) -- as much as fits
-    assert.are.same({ 9, "defghijkl" }, { n, x:get() })
-    assert_out(3, p)
+    local held = {}
+    for i, case in ipairs { { nil, 10, "0123456789" }, { 3, 3, "abc" }, { 0, 9, "defghijkl" } } do
+      local n, x = op.recv(a, p, case[1])
+      assert.are.same({ case[2], case[3] }, { n, x:get() })
+      held[i] = x
+      assert_out(#held, p)
+    end
   end)
 
   it("comes as a string with the option copy, and holds no buffer", function()
@@ -1408,6 +1408,9 @@ describe("a pool that has run dry", function()
   end)
 
   it("does not collect each time that it runs dry", function()
+    if os.getenv "URING_GCSTRESS" then
+      return pending "there it is collected all the time"
+    end
     local heap = {}
     for i = 1, 200000 do
       heap[i] = { i }
