@@ -282,7 +282,8 @@ describe("the fault driver", function()
     for _, rate in ipairs { 0.3, 0.7, 1 } do
       it(("lose nothing where %g of what is entered is disturbed"):format(rate), function()
         for seed = 1, SEEDS // 2 do
-          for _, o in ipairs { { entries = 4 }, { entries = 1, cq_entries = 2, backlog = 3 }, { entries = 4, cq_entries = 16 } } do
+          for _, o in ipairs { { entries = 4 }, { entries = 1, cq_entries = 2, backlog = 3 },
+            { entries = 4, cq_entries = 16 } } do
             local r <close> = faulty(seed, rate, o)
             local ok, err = pcall(receivers, r, seed, { buffers = seed % 7 * 50 + 20, size = 8 })
             if not ok then

@@ -404,9 +404,9 @@ describe("a child of fork", function()
           end
           local own = assert(uring.ring { entries = 4 })
           local q = own:pool { buffers = 2, size = 8 }
-          local c, d = require "uring.core".socketpair()
-          own:prepare("send", d, "own"):await()
-          local n, text_of_own = own:prepare("recv", c, q, { copy = true }):await()
+          local one, two = require "uring.core".socketpair()
+          own:prepare("send", two, "own"):await()
+          local n, text_of_own = own:prepare("recv", one, q, { copy = true }):await()
           return text, stats.provided, stats.out, n == 3 and text_of_own == "own"
         end) })
         assert.are.same({ 1, 1, "datadata" }, { p:stats().provided, p:stats().out, x:get() })

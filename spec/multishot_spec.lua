@@ -208,9 +208,13 @@ describe("a multishot recv", function()
     local a, b = socketpair()
     local many = uring.prepare("recv", a, p, multishot())
     send(b, records(10))
+    local got = 0
     for _, x in many:results() do
-      assert.are.equal(records(1), x:get())
-      break
+      got = got + 1
+      assert.are.equal(records(1, got), x:get())
+      if got == 2 then
+        break
+      end
     end
     assert.are.equal("done", many:status())
     assert.are.equal(0, uring.stats().in_flight)
@@ -382,6 +386,7 @@ describe("a multishot recv", function()
           for _, x in many:results() do
             got = got + 1
             held[got] = x
+            assert(#held == got)
           end
         end)
         send(b, records(state == "armed" and 1 or 4))
@@ -539,7 +544,7 @@ describe("a reader that is slow", function()
       local listener <close> = assert(uring.listen { "127.0.0.1:0", backlog = 1000 })
       local many = ring:prepare("accept", listener:fd(), const.SOCK_CLOEXEC, multishot())
       ring:submit()
-      local N <const> = helper.slow and 270 or 400
+      local N <const> = 400
       local clients = {}
       for i = 1, N do
         clients[i] = assert(uring.connect(listener:address()))
@@ -1222,7 +1227,8 @@ describe("many multishot operations", function()
   it("are ended with their ring, whatever they do", function()
     math.randomseed(20260202)
     for _ = 1, helper.times(40) do
-      local ring = uring.ring { entries = 4, cq_entries = 8, without = math.random(3) == 1 and { "recv_multishot" } or nil }
+      local without = math.random(3) == 1 and { "recv_multishot" } or nil
+      local ring = uring.ring { entries = 4, cq_entries = 8, without = without }
       local p = ring:pool { buffers = math.random(1, 300), size = 8 }
       local fds, ops = {}, {}
       for i = 1, 6 do

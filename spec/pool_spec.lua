@@ -438,13 +438,13 @@ describe("receiving into a pool", function()
     local p = pool { buffers = 8, size = 10 }
     local a, b = socketpair()
     send(b, "0123456789abcdefghijkl")
-    local n, x = op.recv(a, p)
-    assert.are.same({ 10, "0123456789" }, { n, x:get() })
-    n, x = op.recv(a, p, 3)
-    assert.are.same({ 3, "abc" }, { n, x:get() })
-    n, x = op.recv(a, p, 0) -- as much as fits
-    assert.are.same({ 9, "defghijkl" }, { n, x:get() })
-    assert_out(3, p)
+    local held = {}
+    for i, case in ipairs { { nil, 10, "0123456789" }, { 3, 3, "abc" }, { 0, 9, "defghijkl" } } do
+      local n, x = op.recv(a, p, case[1])
+      assert.are.same({ case[2], case[3] }, { n, x:get() })
+      held[i] = x
+      assert_out(#held, p)
+    end
   end)
 
   it("comes as a string with the option copy, and holds no buffer", function()
@@ -554,8 +554,8 @@ describe("receiving into a pool", function()
         end
       end
       collect()
-      assert.matches("buffer is lent to the kernel (read on fd", error_of(op.recvmsg, a, { data = p, control = control }),
-        1, true)
+      assert.matches("buffer is lent to the kernel (read on fd",
+        error_of(op.recvmsg, a, { data = p, control = control }), 1, true)
     end
     x:close()
     assert_out(0, p)
@@ -737,7 +737,8 @@ describe("receiving into a pool", function()
     many:cancel()
     assert.is_nil((many:await()))
     -- one that is multishot to the kernel and not to us gives one result, and loses no buffer
-    local one = uring.prepare("raw", { opcode = RECV, fd = a, flags = BUFFER_SELECT, buf_index = p:group(), ioprio = 2 })
+    local one = uring.prepare("raw",
+      { opcode = RECV, fd = a, flags = BUFFER_SELECT, buf_index = p:group(), ioprio = 2 })
     for _ = 1, 3 do
       send(b, "m")
       turn()
@@ -1407,6 +1408,9 @@ describe("a pool that has run dry", function()
   end)
 
   it("does not collect each time that it runs dry", function()
+    if os.getenv "URING_GCSTRESS" then
+      return pending "there it is collected all the time"
+    end
     local heap = {}
     for i = 1, 200000 do
       heap[i] = { i }
@@ -1682,7 +1686,8 @@ describe("a pool that is closed", function()
       local things = { p, ring }
       op.send(b, text_of(math.random(0, 40)))
       for _ = 1, math.random(5) do
-        things[#things + 1] = ring:prepare("recv", a, p, { multishot = math.random(2) == 1, copy = math.random(2) == 1 })
+        things[#things + 1] = ring:prepare("recv", a, p,
+          { multishot = math.random(2) == 1, copy = math.random(2) == 1 })
         if math.random(2) == 1 then
           turn(ring)
         end
@@ -1858,7 +1863,8 @@ describe("what a pool counts", function()
   for _, buffers in ipairs { 1, 2, 3, 7, 8, 9, 255, 1000 } do
     for _, size in ipairs { 1, 3, 16, 4096, 5001 } do
       for _, incremental in ipairs { false, true } do
-        it(("is right: %d buffers of %d bytes%s"):format(buffers, size, incremental and ", incremental" or ""), function()
+        local name = ("is right: %d buffers of %d bytes%s"):format(buffers, size, incremental and ", incremental" or "")
+        it(name, function()
           math.randomseed(seed)
           local p = pool { buffers = buffers, size = size, incremental = incremental }
           local a, b = socketpair()
@@ -2338,7 +2344,8 @@ describe("lua_close", function()
     ["tasks that receive"] = [[
       c, d = core.socketpair()
       for i = 1, 3 do uring.spawn(function() op.recv(c, home) end) end
-      uring.spawn(function() for _, x in uring.prepare("recv", a, home, { multishot = true }):results() do X = x end end)
+      many = uring.prepare("recv", a, home, { multishot = true })
+      uring.spawn(function() for _, x in many:results() do X = x end end)
       uring.spawn(function() ring:prepare("recv", c, pool):await() end)
       uring.sleep(0.001)
     ]],
@@ -2376,7 +2383,8 @@ describe("lua_close", function()
             for k, what in ipairs(order) do
               chunk[k] = makers[what]
             end
-            assert_script("done\n", table.concat(chunk, "\n") .. "\n" .. middle .. last .. "\nprint 'done' os.exit(0, true)")
+            chunk[#chunk + 1] = middle .. last .. "\nprint 'done' os.exit(0, true)"
+            assert_script("done\n", table.concat(chunk, "\n"))
           end
         end
       end)

@@ -154,7 +154,8 @@ describe("buffers provided by number", function()
     } do
       assert.matches(message, error_of(op.provide_buffers, table.unpack(call)), 1, true)
     end
-    assert.matches("bad argument 'nr' to 'remove_buffers' (0 is out of range)", error_of(op.remove_buffers, 0, 0), 1, true)
+    assert.matches("bad argument 'nr' to 'remove_buffers' (0 is out of range)", error_of(op.remove_buffers, 0, 0), 1,
+      true)
     assert.are.equal(errno.ENOENT, select(3, op.remove_buffers(1, GROUP + 3)))
     assert.are.equal(0, lent())
   end)
