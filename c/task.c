@@ -8,11 +8,34 @@
 **    parked until the terminal CQE, so that nothing it lent is still out when
 **    it unwinds.  If the operation was faster its result is delivered, and
 **    the cancellation is raised by the next await.
-** 4. Waiting for anything else: it leaves the queue or the heap, and wakes.
-** 5. Inside `shield` 3 and 4 are left undone, and awaits do not raise.
-** 6. On waking, the object `uring.cancelled` is raised in the task, so that
+** 4. Waiting for its children (a scope): they are cancelled, and it goes on
+**    waiting until the last has ended; see scope.c.
+** 5. Waiting for anything else: it leaves the queue or the heap, and wakes.
+** 6. Inside `shield` 3 to 5 are left undone, and awaits do not raise.
+** 7. On waking, the object `uring.cancelled` is raised in the task, so that
 **    <close> variables unwind.  It may be caught, but every later await
-**    raises it again.
+**    that would have to wait raises it again.  What is there already is
+**    handed out: an operation that is done, a task that has ended.
+** 8. The task has ended as cancelled if that object is what it ended with;
+**    if it returned it has returned, and another error is a failure.
+**
+** The races:
+**
+**  - Cancelled while it is ready: what it waited for has come (a result, a
+**    permit, a value, its deadline) and is its own.  `interrupted` stays
+**    false, so that is delivered; 7 holds for the next await.
+**  - Cancelled before its SQE is published: the operation is withdrawn
+**    without a system call, and completes as cancelled in the next turn.
+**  - The cancel request crosses the completion: the request finds nothing, and
+**    its own CQE, which is counted and ignored, ends no operation.  The next
+**    one in the slot has another generation, so it is not hit.
+**  - A timer and a cancellation in one turn: who is first takes the timer from
+**    the heap, and the other finds the task ready.
+**  - The deadline of a scope and the end of a child in one turn: the child is
+**    ready, and may return; success wins.
+**  - Cancelled by a scope that is left in the same turn: a task that has ended
+**    is in no scope, so it cannot be found to be cancelled.
+**  - Spawned in a scope that was cancelled meanwhile: 2, at once.
 */
 #include "task.h"
 

@@ -5,6 +5,7 @@
 
 #include "operation.h"
 #include "ring.h"
+#include "rows.h"
 #include "scope.h"
 
 /* Registry key of a table: task -> its name.  Weak, and most have none. */
@@ -82,7 +83,7 @@ static lua_State *innermost(lua_State *L, lua_State *co)
 
 static void push_operation(lua_State *L, const struct event *e)
 {
-  if (e->fd >= 0)
+  if (e->row->args[0].kind == ARG_FD && e->fd >= 0)
     lua_pushfstring(L, "%s on fd %d", event_name(e), e->fd);
   else
     lua_pushstring(L, event_name(e));
