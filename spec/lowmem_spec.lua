@@ -241,7 +241,7 @@ describe("out of memory", function()
     local sync = uring.sync or core.sync
     uring.run(function()
       local ch, big, back = sync.channel(), sync.channel(100), sync.channel(1)
-      local idle = uring.spawn(function() sync.select { back, sync.channel() } end)
+      local idle = uring.spawn(function() sync.select { sync.channel(), sync.channel() } end)
       local echo = uring.spawn(function()
         for value in ch:values() do
           back:send(value)
