@@ -125,8 +125,9 @@ static int failed(lua_State *L, lua_State *co, bool wraps)
 {
   int status = lua_status(co);
   if (!wraps) {
+    lua_xmove(co, L, 1); /* which may be the same */
     lua_pushboolean(L, 0);
-    lua_xmove(co, L, 1);
+    lua_insert(L, -2);
     return 2;
   }
   if (status != LUA_OK && status != LUA_YIELD) /* it was run, and has failed */

@@ -237,6 +237,100 @@ describe("out of memory", function()
     if not err:find "on purpose" then error(err, 0) end
   ]])
 
+  sweeps("channels", [[
+    local sync = uring.sync or core.sync
+    uring.run(function()
+      local ch, big, back = sync.channel(), sync.channel(100), sync.channel(1)
+      local idle = uring.spawn(function() sync.select { sync.channel(), sync.channel() } end)
+      local echo = uring.spawn(function()
+        for value in ch:values() do
+          back:send(value)
+        end
+        return select(2, back:receive())
+      end)
+      for i = 1, 20 do
+        assert(ch:send(i))
+        local which, value = sync.select { big, back, { sync.channel(), {} } }
+        assert(which == 2 and value == i)
+      end
+      for i = 1, 100 do
+        assert(big:try_send { i })
+      end
+      assert(not big:try_send(0) and #big == 100)
+      for i = 1, 100 do
+        assert(big:receive()[1] == i)
+      end
+      idle:cancel()
+      ch:close()
+      back:close()
+      assert(echo:await() == "closed")
+    end)
+  ]])
+
+  sweeps("semaphores, mutexes, conditions and wait groups", [[
+    local sync = uring.sync or core.sync
+    uring.run(function()
+      local s, m, c, g = sync.semaphore(1), sync.mutex(), sync.condition(), sync.waitgroup(5)
+      local inside, told = 0, 0
+      for i = 1, 5 do
+        uring.spawn(function()
+          local _s <close> = s:acquire()
+          local _m <close> = m:lock()
+          inside = inside + 1
+          assert(inside == 1)
+          uring.yield()
+          inside = inside - 1
+          g:done()
+        end)
+        uring.spawn(function() c:wait() told = told + 1 end)
+      end
+      g:wait()
+      c:notify_all()
+      uring.yield()
+      assert(told == 5 and s:acquire() == s and not s:try_acquire() and m:try_lock())
+      m:unlock()
+      assert(tostring(m) and tostring(s) and tostring(c) and tostring(g))
+    end)
+  ]])
+
+  sweeps("awaits in coroutines", [[
+    local sync, co = uring.sync or core.sync, uring.coroutine or core.coroutine
+    uring.run(function()
+      local ch, closed = sync.channel(), 0
+      uring.spawn(function()
+        for i = 1, 5 do ch:send { i } end
+        ch:close()
+      end)
+      local function each(depth)
+        local _ <close> = setmetatable({}, { __close = function() closed = closed + 1 end })
+        if depth > 0 then
+          for value in co.wrap(each), depth - 1 do
+            co.yield(value)
+          end
+          return
+        end
+        for value in ch:values() do
+          uring.shield(uring.yield)
+          co.yield(value[1])
+        end
+      end
+      local sum = 0
+      for value in co.wrap(each), 3 do
+        sum = sum + value
+        uring.yield() -- it knows again who it is
+      end
+      assert(sum == 15 and closed == 4)
+      local failing = co.create(function()
+        uring.sleep(0.00001)
+        error("on pur" .. "pose")
+      end)
+      local ok, err = co.resume(failing)
+      assert(not ok)
+      uring.yield()
+      if not tostring(err):find "on purpose" then error(err, 0) end
+    end)
+  ]])
+
   sweeps("files", [[
     local file <close> = assert(uring.open(path, "w+"))
     assert(file:write("one\n", 2, "\nthree\n"))
