@@ -38,6 +38,7 @@ struct core {
   const void *options_last; /* the newest Options; NULL once collected */
   int home_ref;             /* its userdata, in the registry */
   int tasks_ref;            /* table index -> task, of those not ended */
+  int task_meta_ref;        /* the metatable of tasks */
   int breathe_ref;          /* an empty function, see core_breathe */
   bool closed;              /* lua_close has come by */
   struct sched sched;

@@ -13,7 +13,8 @@
 
 static struct task *totask(lua_State *L)
 {
-  return luaL_checkudata(L, 1, TASK_TYPE);
+  struct task *t = core_self(L);
+  return t != NULL ? t : luaL_checkudata(L, 1, TASK_TYPE);
 }
 
 /* spawn(scope | nil, fn, …) -> Task */
@@ -28,13 +29,16 @@ static int task_spawn(lua_State *L)
   if (lua_isnil(L, 1)) {
     scope_push_current(L, core);
     lua_replace(L, 1);
+    scope = lua_touserdata(L, 1);
+  } else {
+    scope = luaL_checkudata(L, 1, SCOPE_TYPE);
   }
-  scope = luaL_checkudata(L, 1, SCOPE_TYPE);
   t = lua_newuserdatauv(L, sizeof *t, TASK_VALUES);
   memset(t, 0, sizeof *t);
   t->core = core;
   t->state = TASK_ENDED; /* until it is whole */
-  luaL_setmetatable(L, TASK_TYPE);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, core->task_meta_ref);
+  lua_setmetatable(L, -2);
   t->co = lua_newthread(L);
   lua_setiuservalue(L, -2, TASK_THREAD);
   lua_pushvalue(L, 1);
@@ -295,9 +299,10 @@ void task_register(lua_State *L, struct core *core)
   luaL_newmetatable(L, TASK_TYPE);
   lua_pushcfunction(L, task_tostring);
   lua_setfield(L, -2, "__tostring");
-  luaL_newlib(L, task_methods);
+  lua_newtable(L);
+  core_set_methods(L, task_methods, lua_absindex(L, -2));
   lua_setfield(L, -2, "__index");
-  lua_pop(L, 1);
+  core->task_meta_ref = luaL_ref(L, LUA_REGISTRYINDEX);
   make_cancelled(L);
   lua_pushlightuserdata(L, core);
   luaL_setfuncs(L, task_functions, 1);
