@@ -75,9 +75,9 @@ struct core *core_of(lua_State *L);
 /* Raises in a closed state and starts a new epoch after a fork. */
 void core_enter(lua_State *L, struct core *core);
 
-/* Runs an empty Lua function, so that a debug hook set by a signal handler
-** (Ctrl-C in the stock interpreter) has somewhere to strike.  May raise
-** whatever the hook raises: call it only where that loses nothing. */
+/* Where there is a debug hook, as a signal handler sets one (Ctrl-C in the
+** stock interpreter), runs an empty Lua function for it to strike in.  May
+** raise whatever the hook raises: call it only where that loses nothing. */
 void core_breathe(lua_State *L, struct core *core);
 
 /* The default ring, created at first use.  Raises where it cannot be. */
