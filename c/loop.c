@@ -92,9 +92,11 @@ static int turn_home(lua_State *L, struct core *core, struct ring *r,
 {
   struct sched *s = &core->sched;
   uint64_t nearest = timer_nearest(core);
-  int rc;
-  rc = ring_step(L, r, wait && queue_empty(&s->ready),
-                 nearest < deadline_ns ? nearest : deadline_ns);
+  int rc = 0;
+  /* tasks that only wait for one another take many turns */
+  if (queue_empty(&s->ready) || !ring_is_still(r))
+    rc = ring_step(L, r, wait && queue_empty(&s->ready),
+                   nearest < deadline_ns ? nearest : deadline_ns);
   if (rc == 0) {
     tasks_wake_due(core);
     tasks_run_ready(L, core);
