@@ -64,12 +64,12 @@ static int stuck(lua_State *L, const struct core *core, const struct ring *r)
 static bool is_dead(const struct core *core, const struct ring *r)
 {
   const struct sched *s = &core->sched;
+  if (r == core->home && (!queue_empty(&s->ready) || s->ntimers > 0))
+    return false;
   if (r->receiver != NULL) /* another ring may send something */
     return false;
-  if (r->in_flight > 0 || r->unpublished > 0 || r->withdrawn > 0 ||
-      ring_has_unsent(r))
-    return false;
-  return r != core->home || (queue_empty(&s->ready) && s->ntimers == 0);
+  return r->in_flight == 0 && r->unpublished == 0 && r->withdrawn == 0 &&
+         !ring_has_unsent(r);
 }
 
 /* Waiting with nothing in flight would be waiting for ever: raises.  False:
