@@ -72,6 +72,8 @@ void core_enter(lua_State *L, struct core *core)
 
 void core_breathe(lua_State *L, struct core *core)
 {
+  if (lua_gethookmask(L) == 0)
+    return;
   lua_rawgeti(L, LUA_REGISTRYINDEX, core->breathe_ref);
   lua_call(L, 0, 0);
 }

@@ -306,6 +306,13 @@ bool ring_idle(const struct ring *r)
          r->waking.head == NULL;
 }
 
+bool ring_is_still(const struct ring *r)
+{
+  return ring_idle(r) && r->withdrawn == 0 && r->requests == 0 &&
+         queue_empty(&r->space) && r->receiver == NULL && r->bell < 0 &&
+         cq_empty(r);
+}
+
 /*
 ** Opening
 */

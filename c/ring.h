@@ -239,6 +239,9 @@ void ring_ring_bell(const struct ring *r);
 /* Is there nothing in this ring that could ever complete? */
 bool ring_idle(const struct ring *r);
 
+/* Would a step that does not wait find nothing at all to do? */
+bool ring_is_still(const struct ring *r);
+
 /* Cancels everything and reaps until the kernel has nothing of ours or
 ** drain_timeout seconds have gone by; then frees the queues.  Blocks lent
 ** past that are leaked and counted; a lent string is waited for. */

@@ -27,6 +27,7 @@ struct sched {
   struct queue ready;   /* who runs in this turn or the next */
   struct timer **heap;  /* deadlines, nearest first */
   unsigned ntimers, heap_size;
+  uint64_t woken_ns;  /* when a deadline last woke somebody */
   unsigned ntasks;    /* tasks that have not ended */
   unsigned tasks_cap; /* slots in the table of tasks */
   unsigned free_slot; /* head of the free slots, 0 for none */

@@ -127,6 +127,8 @@ void tasks_wake_due(struct core *core)
   if (core->sched.ntimers == 0)
     return;
   now = now_ns();
+  if (timer_nearest(core) <= now)
+    core->sched.woken_ns = now;
   while ((timer = timer_due(core, now)) != NULL) {
     if (timer->kind == TIMER_OBJECT)
       timer_object_ring(timer);

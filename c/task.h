@@ -67,7 +67,7 @@ enum {
   TASK_SCOPE,
   TASK_TRACEBACK,
   TASK_LOCALS, /* its table of uring.locals, see locals.c */
-  TASK_INNER, /* a coroutine inside of it that waited last, see channel.c */
+  TASK_INNER,  /* a coroutine inside of it that waited last, see channel.c */
   TASK_VALUES = TASK_INNER,
   TASK_NEXT_FAILED = TASK_SCOPE /* of one that has failed, see scope.h */
 };

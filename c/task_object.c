@@ -15,35 +15,28 @@
 
 static struct task *totask(lua_State *L)
 {
-  return luaL_checkudata(L, 1, TASK_TYPE);
+  struct task *t = core_self(L);
+  return t != NULL ? t : luaL_checkudata(L, 1, TASK_TYPE);
 }
 
-/* spawn(scope | nil, fn, …) -> Task */
-static int task_spawn(lua_State *L)
+/* On the stack: the scope, the function, its arguments. */
+static int spawn(lua_State *L, struct core *core, struct scope *scope)
 {
-  struct core *core = core_upvalue(L);
   int nargs = lua_gettop(L) - 2;
-  struct scope *scope;
   struct task *t;
-  core_enter(L, core);
-  luaL_checktype(L, 2, LUA_TFUNCTION);
-  if (lua_isnil(L, 1)) {
-    scope_push_current(L, core);
-    lua_replace(L, 1);
-  }
-  scope = luaL_checkudata(L, 1, SCOPE_TYPE);
   if (scope->left)
     return luaL_error(L, "the scope has been left: no task outlives it");
   t = lua_newuserdatauv(L, sizeof *t, TASK_VALUES);
   memset(t, 0, sizeof *t);
   t->core = core;
   t->state = TASK_ENDED; /* until it is whole */
-  luaL_setmetatable(L, TASK_TYPE);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, core->task_meta_ref);
+  lua_setmetatable(L, -2);
   t->co = lua_newthread(L);
   lua_setiuservalue(L, -2, TASK_THREAD);
   lua_pushvalue(L, 1);
   lua_setiuservalue(L, -2, TASK_SCOPE);
-  if (!lua_checkstack(t->co, nargs + 3))
+  if (nargs + 3 > LUA_MINSTACK && !lua_checkstack(t->co, nargs + 3))
     return luaL_error(L, "too many arguments to a task");
   lua_insert(L, 2); /* scope; task; fn; args */
   lua_pushcfunction(t->co, task_main);
@@ -58,9 +51,31 @@ static int task_spawn(lua_State *L)
   return 1;
 }
 
+/* spawn(scope, fn, …) -> Task */
+static int task_spawn(lua_State *L)
+{
+  struct core *core = core_upvalue(L);
+  core_enter(L, core);
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  return spawn(L, core, luaL_checkudata(L, 1, SCOPE_TYPE));
+}
+
+/* spawn_here(fn, …) -> Task, in the current scope */
+static int task_spawn_here(lua_State *L)
+{
+  struct core *core = core_upvalue(L);
+  core_enter(L, core);
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  scope_push_current(L, core);
+  lua_insert(L, 1);
+  return spawn(L, core, lua_touserdata(L, 1));
+}
+
 /* Pushes what an ended task came to, or raises its error. */
 static int push_results(lua_State *L, struct task *t)
 {
+  if (t->end == END_RETURNED && t->nresults == 0)
+    return 0;
   luaL_checkstack(L, t->nresults + 1, "too many results");
   if (!lua_checkstack(t->co, t->nresults))
     return luaL_error(L, "not enough memory for the results of a task");
@@ -308,9 +323,10 @@ static const luaL_Reg task_methods[] = {
 };
 
 static const luaL_Reg task_functions[] = {
-    {"spawn", task_spawn}, {"sleep", task_sleep},   {"yield", task_yield},
-    {"now", task_now},     {"shield", task_shield}, {"current", task_current},
-    {NULL, NULL},
+    {"spawn", task_spawn},     {"spawn_here", task_spawn_here},
+    {"sleep", task_sleep},     {"yield", task_yield},
+    {"now", task_now},         {"shield", task_shield},
+    {"current", task_current}, {NULL, NULL},
 };
 
 void task_register(lua_State *L, struct core *core)
@@ -318,9 +334,10 @@ void task_register(lua_State *L, struct core *core)
   luaL_newmetatable(L, TASK_TYPE);
   lua_pushcfunction(L, task_tostring);
   lua_setfield(L, -2, "__tostring");
-  luaL_newlib(L, task_methods);
+  lua_newtable(L);
+  core_set_methods(L, task_methods, lua_absindex(L, -2));
   lua_setfield(L, -2, "__index");
-  lua_pop(L, 1);
+  core->task_meta_ref = luaL_ref(L, LUA_REGISTRYINDEX);
   luaL_getmetatable(L, SCOPE_TYPE); /* scope:spawn(fn, …) */
   lua_getfield(L, -1, "__index");
   lua_pushlightuserdata(L, core);

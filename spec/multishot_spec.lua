@@ -569,7 +569,8 @@ describe("a reader that is slow", function()
       end
       many:cancel()
       assert.are.equal(errno.ECANCELED, ended(many))
-      assert.is_true(ring:stats().rearmed > 0)
+      -- with room for all it may have paused, and not have been queued again before it was cancelled
+      assert.is_true(cq == 1024 or ring:stats().rearmed > 0)
     end
   end)
 
