@@ -12,6 +12,7 @@ local socketpair, pipe, keep = opened.socketpair, opened.pipe, opened.keep
 local error_of, collect, eventually = helper.error_of, helper.collect, helper.eventually
 
 local RESULTS_MAX <const> = 256 -- that an operation may be ahead of its reader
+local OFTEN <const> = helper.valgrind and 0.005 or helper.slow and 0.001 or 0.0001 -- seconds between firings
 
 local function kept(a, b)
   keep { close = function() testkit.close(a) end }
@@ -647,9 +648,9 @@ describe("a reader that is slow", function()
 
   it("gets every firing of a timer that counts them", function()
     for _, count in ipairs { 1, 2, 255, 256, 257, 400 } do
-      local many = uring.prepare("timeout", 0.0001, count, multishot())
+      local many = uring.prepare("timeout", OFTEN, count, multishot())
       uring.submit()
-      local deadline = uring.now() + 0.15
+      local deadline = uring.now() + 0.05 + count * OFTEN
       while uring.now() < deadline do
         turn()
       end
@@ -663,12 +664,12 @@ describe("a reader that is slow", function()
   end)
 
   it("gets a timer without a count for as long as it wants", function()
-    local many = uring.prepare("timeout", 0.0001, multishot())
+    local many = uring.prepare("timeout", OFTEN, multishot())
     uring.submit()
     for _ = 1, 30 do
       turn()
     end
-    for _ = 1, 600 do
+    for _ = 1, helper.valgrind and 300 or 600 do
       assert.are.equal(0, (many:await()))
     end
     many:cancel()
@@ -1047,12 +1048,12 @@ describe("one by one, where the kernel does not know it as multishot:", function
   it("a timer, with a count and without", function()
     local ring = lacking "timeout_multishot"
     local n = 0
-    for result in ring:prepare("timeout", 0.0002, 7, multishot()):results() do
+    for result in ring:prepare("timeout", OFTEN, 7, multishot()):results() do
       assert.are.equal(0, result)
       n = n + 1
     end
     assert.are.equal(7, n)
-    local many = ring:prepare("timeout", 0.0002, multishot())
+    local many = ring:prepare("timeout", OFTEN, multishot())
     for _ = 1, 10 do
       assert.are.equal(0, (many:await()))
     end
@@ -1092,7 +1093,7 @@ describe("a multishot operation that the kernel ends", function()
     local many = {
       recv = ring:prepare("recv", a, p, multishot { copy = true }),
       accept = ring:prepare("accept", listener:fd(), const.SOCK_CLOEXEC, multishot()),
-      timer = ring:prepare("timeout", 0.001, multishot()),
+      timer = ring:prepare("timeout", math.max(OFTEN, 0.001), multishot()),
     }
     ring:submit()
     local clients, sent, received, accepted = {}, 0, 0, 0
