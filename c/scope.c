@@ -40,6 +40,12 @@ static void disown(struct scope *s, struct task *t)
   s->live--;
 }
 
+void scope_forget(struct task *t)
+{
+  if (t->scope != NULL)
+    disown(t->scope, t);
+}
+
 static void cancel_children(struct scope *s)
 {
   s->cancelled = true;

@@ -37,6 +37,9 @@ enum {
 ** is so at once, unless it is spawned in a shield. */
 void scope_adopt(struct scope *s, struct task *t);
 
+/* The task is forgotten, and its scope forgets it. */
+void scope_forget(struct task *t);
+
 /* A child has ended.  The task's userdata is on the top of L's stack. */
 void scope_child_ended(lua_State *L, struct task *t);
 

@@ -427,11 +427,7 @@ void tasks_let_go(lua_State *L, struct core *core)
     if (t != NULL) {
       let_go(t);
       t->end = END_CANCELLED;
-      if (t->scope != NULL) { /* and so are its siblings */
-        t->scope->children = NULL;
-        t->scope->live = 0;
-      }
-      t->scope = NULL;
+      scope_forget(t); /* and so are its siblings */
       t->slot = 0;
     }
     lua_pop(L, 1);

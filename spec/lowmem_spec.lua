@@ -329,6 +329,35 @@ describe("out of memory", function()
       uring.yield()
       if not tostring(err):find "on purpose" then error(err, 0) end
     end)
+  sweeps("scopes", [[
+    local result = uring.scope(function(scope)
+      uring.locals.user = "ann"
+      for i = 1, 3 do
+        scope:spawn(function() uring.sleep(0.00001) uring.locals.n = i end):name("task " .. i)
+      end
+      assert(#uring.tasks() >= 1)
+      local _, why = uring.timeout(0.0001, uring.sleep, 60)
+      assert(why == "timeout")
+      local all = uring.all { function() uring.sleep(0) return uring.locals.user end, function() return "bob" end }
+      assert(all[1] == "ann" and all[2] == "bob")
+      assert(uring.race { function() uring.sleep(60) end, function() uring.yield() return 5 end } == 5)
+      local map = uring.map({ 1, 2, 3 }, function(x) uring.yield() return x * x end, { limit = 2 })
+      assert(map[1] == 1 and map[3] == 9)
+      return "result"
+    end)
+    assert(result == "result")
+  ]])
+
+  sweeps("a scope that fails", [[
+    local ok, err = pcall(uring.scope, function(scope)
+      for i = 1, 3 do
+        scope:spawn(function() uring.scope(function() uring.sleep(0.00001) error("on pur" .. "pose") end) end)
+      end
+      scope:deadline(60)
+      uring.sleep(60)
+    end)
+    assert(not ok)
+    if not err:find "on purpose" then error(err, 0) end
   ]])
 
   sweeps("files", [[

@@ -18,6 +18,11 @@ local function sleeper(list, name)
   end
 end
 
+local function assert_error(expected, fn, ...)
+  local message = helper.error_of(fn, ...)
+  assert.is_truthy(message:find(expected, 1, true), message)
+end
+
 describe("scope", function()
   helper.watch(before_each, after_each)
 
@@ -208,10 +213,10 @@ describe("scope", function()
   end)
 
   it("wants a function", function()
-    assert.is_truthy(helper.error_of(uring.scope):find("bad argument #1 to 'scope' (function expected, got nil)", 1, true))
-    assert.is_truthy(helper.error_of(uring.run, 1):find("bad argument #1 to 'run' (function expected, got number)", 1, true))
+    assert_error("bad argument #1 to 'scope' (function expected, got nil)", uring.scope)
+    assert_error("bad argument #1 to 'run' (function expected, got number)", uring.run, 1)
     uring.scope(function(scope)
-      assert.is_truthy(helper.error_of(scope.spawn, scope, 5):find("function expected, got number", 1, true))
+      assert_error("function expected, got number", scope.spawn, scope, 5)
     end)
   end)
 
@@ -250,13 +255,38 @@ describe("scope", function()
     end)
   end)
 
+  it("of a parent has nobody in it in a child of fork that starts afresh", function()
+    local output, status = helper.script [[
+      local core, uring, testkit = require "uring.core", require "uring", require "testkit"
+      local scope = core.scope()
+      for _ = 1, 5 do
+        scope:spawn(uring.sleep, 60)
+      end
+      uring.sleep(0.001)
+      local pid = testkit.fork()
+      if pid == 0 then
+        uring.close()
+        collectgarbage()
+        collectgarbage()
+        scope:cancel()
+        print(scope:join(), scope:leave())
+        os.exit(0, true)
+      end
+      local code = testkit.wait(pid)
+      scope:cancel()
+      print(code, scope:join(), scope:leave())
+    ]]
+    assert.are.equal("false\tnil\n0\tfalse\tnil\n", output)
+    assert.are.equal(0, status)
+  end)
+
   it("is refused where Lua cannot suspend, before anything has started", function()
     uring.run(function()
       local ran = false
       local message = helper.error_of(table.sort, { 2, 1 }, function()
         uring.scope(function() ran = true end)
       end)
-      assert.is_truthy(message:find("cannot await inside", 1, true), message)
+      assert.is_truthy(message:find("^spec/scope_spec.lua:%d+: cannot await inside table.sort"), message)
       uring.yield()
       uring.yield()
       assert.is_false(ran)

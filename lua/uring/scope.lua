@@ -31,9 +31,18 @@ end
 local function check_seconds(name, seconds)
   if type(seconds) ~= "number" then
     error(("bad argument #1 to '%s' (number expected, got %s)"):format(name, type(seconds)), 3)
-  elseif not (seconds >= 0) then
+  elseif seconds < 0 or seconds ~= seconds then
     error(("bad argument #1 to '%s' (seconds are negative)"):format(name), 3)
   end
+end
+
+-- A new scope; where nothing can be awaited that is the caller's mistake.
+local function open()
+  local ok, scope = pcall(core.scope)
+  if not ok then
+    error(scope, type(scope) == "string" and 3 or 0)
+  end
+  return scope
 end
 
 --
@@ -149,7 +158,7 @@ end
 --   the traceback of its task and tells of others that failed
 function M.run(fn, ...)
   check_function("run", 1, fn)
-  local scope = core.scope()
+  local scope = open()
   local task = scope:spawn(fn, ...)
   leave(scope)
   return task:await()
@@ -171,7 +180,7 @@ end
 -- @raise the first error
 function M.scope(fn, ...)
   check_function("scope", 1, fn)
-  local scope = core.scope()
+  local scope = open()
   local task = scope:spawn(fn, scope, ...)
   local struck = leave(scope)
   if not struck and task:status() == "cancelled" then
@@ -195,7 +204,7 @@ end
 function M.timeout(seconds, fn, ...)
   check_seconds("timeout", seconds)
   check_function("timeout", 2, fn)
-  local scope = core.scope()
+  local scope = open()
   scope:deadline(seconds)
   local task = scope:spawn(fn, ...)
   local struck = leave(scope)
@@ -250,7 +259,7 @@ end
 -- @raise the first error
 function M.all(list)
   local n = check_list("all", list)
-  local scope, tasks = core.scope(), {}
+  local scope, tasks = open(), {}
   start(scope, start_each, list, n, tasks)
   leave(scope)
   for i = 1, n do
@@ -272,7 +281,7 @@ function M.race(list)
   if n == 0 then
     error("bad argument #1 to 'race' (there is nothing to wait for)", 2)
   end
-  local scope = core.scope()
+  local scope = open()
   scope:race()
   start(scope, start_each, list, n, {})
   leave(scope)
@@ -320,7 +329,7 @@ function M.map(list, fn, given)
   if given.limit and limit < 1 then
     error(("option 'limit' of map is %d, not 1 or more"):format(limit), 2)
   end
-  local scope = core.scope()
+  local scope = open()
   start(scope, start_workers, job, math.min(limit, job.n))
   leave(scope)
   if job.done < job.n then
