@@ -802,4 +802,36 @@ describe("channels in a process of their own", function()
     assert.are.equal("child\n", output)
     assert.are.equal(0, status)
   end)
+
+  it("a child of fork resumes coroutines of tasks that it has not", function()
+    local output, status = script [[
+      local testkit, co = require "testkit", uring.coroutine or core.coroutine
+      local ch, s, saved = sync.channel(), sync.semaphore(0), {}
+      local function save() saved[#saved + 1] = coroutine.running() end
+      for _, wait in ipairs {
+        function() ch:receive() end, function() ch:send(1) end, function() s:acquire() end,
+        function() sync.select { ch, sync.channel() } end, function() uring.sleep(60) end,
+        function() uring.op.timeout(60) end, function() uring.timer():wait() end
+      } do
+        uring.spawn(function() save() wait() end)
+        uring.spawn(function() save() co.wrap(function() save() wait() end)() end)
+      end
+      for _ = 1, 3 do uring.yield() end
+      local pid = testkit.fork()
+      if pid ~= 0 then
+        os.exit(testkit.wait(pid) == 0 and 0 or 9, false)
+      end
+      uring.close()
+      for _ = 1, 2 do
+        collectgarbage() collectgarbage()
+        for i = 1, #saved do
+          assert(coroutine.resume(saved[i], i, "junk"))
+        end
+      end
+      print(#saved)
+      testkit.exit(0)
+    ]]
+    assert.are.equal("", output:gsub("^21\n", ""), output)
+    assert.are.equal(0, status)
+  end)
 end)

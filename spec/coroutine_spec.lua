@@ -138,7 +138,7 @@ describe("uring.coroutine in plain use", function()
     it("random programs do the same, " .. place, function()
       local interesting = 0
       local function compare()
-        for seed = 1, helper.times(600) do
+        for seed = 1, helper.times(150) do
           local want, got = program(coroutine, seed), program(co, seed)
           for i = 1, math.max(#want, #got) do
             assert.are.equal(want[i], got[i], ("seed %d, step %d"):format(seed, i))
@@ -151,7 +151,7 @@ describe("uring.coroutine in plain use", function()
       else
         compare()
       end
-      assert.is_true(interesting > helper.times(600) * 20)
+      assert.is_true(interesting > helper.times(150) * 20)
     end)
   end
 
@@ -493,10 +493,11 @@ describe("an await in a coroutine", function()
 
   it("is of the task that resumes it", function()
     uring.run(function()
-      local log = {}
+      local log, gate = {}, sync.semaphore(0)
       local gen = co.wrap(function()
         for i = 1, 10 do
           local me = uring.current()
+          gate:acquire()
           uring.sleep(0.0001)
           assert.are.equal(me, uring.current())
           co.yield(i)
@@ -508,6 +509,7 @@ describe("an await in a coroutine", function()
           turns()
           assert.matches("cannot resume a coroutine that awaits", helper.error_of(gen))
         end
+        gate:release()
         task:await()
       end
       assert.are.same({ 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 }, log)
@@ -686,6 +688,31 @@ describe("an await in a coroutine", function()
         end)
       end
     end
+  end)
+
+  it("is not in what close closes", function()
+    uring.run(function()
+      local function await()
+        uring.yield()
+      end
+      local suspended = co.create(function()
+        local _ <close> = closing(await)
+        co.yield()
+      end)
+      co.resume(suspended)
+      local failed = co.create(function()
+        local _ <close> = closing(await)
+        uring.yield()
+        error "on purpose"
+      end)
+      assert.is_false((co.resume(failed)))
+      for _, c in ipairs { suspended, failed } do
+        local ok, err = co.close(c)
+        assert.is_false(ok)
+        assert.matches("cannot await inside [%w.]*close: Lua cannot suspend it", err)
+        uring.yield()
+      end
+    end)
   end)
 
   it("leaves tracebacks that tell", function()
