@@ -514,6 +514,32 @@ describe("cancelling what waits for a channel", function()
     end)
   end)
 
+  it("the main chunk does not take one whose coroutine was closed for the other side", function()
+    local told = {}
+    for i, way in ipairs { function(ch) ch:receive() end, function(ch) ch:send "lost" end } do
+      for _, main in ipairs { function(ch) return i == 1 and ch:send(1) or ch:receive() end,
+        function(ch) return sync.select { i == 1 and { ch, 1 } or ch } end } do
+        local ch, co = channel(), nil
+        local task = uring.spawn(function()
+          co = coroutine.running()
+          way(ch)
+        end)
+        told[#told + 1] = uring.spawn(function() return helper.error_of(task.await, task) end)
+        turns()
+        uring.spawn(function()
+          uring.sleep(0.001)
+          ch:close()
+        end)
+        coroutine.close(co)
+        main(ch)
+        assert.is_true(ch:is_closed())
+      end
+    end
+    for _, task in ipairs(told) do
+      assert.matches("cannot resume dead coroutine", task:await())
+    end
+  end)
+
   it("values of senders that were cancelled never arrive", function()
     uring.run(function()
       local ch = channel(1)
