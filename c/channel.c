@@ -270,6 +270,7 @@ static int send_k(lua_State *L, int status, lua_KContext ctx)
   return 1;
 }
 
+/* Perhaps: those who wait may turn out to be lost. */
 static bool can_send(void *arg)
 {
   const struct channel *c = arg;
@@ -285,12 +286,10 @@ static int channel_send(lua_State *L)
   check_value(L, 2);
   lua_settop(L, 2);
   t = task_awaiting(L, c->core);
-  if (!c->closed && !send_now(L, 1, c, 2)) {
+  while (!c->closed && !send_now(L, 1, c, 2)) {
     if (t != NULL)
       return wait_in_line(L, t, &c->senders, 2, send_k);
     loop_until(L, core_home(L, c->core), UINT64_MAX, can_send, c);
-    if (!c->closed)
-      send_now(L, 1, c, 2);
   }
   if (c->closed)
     return push_closed(L);
@@ -324,6 +323,7 @@ static int receive_k(lua_State *L, int status, lua_KContext ctx)
   return t->granted == GRANT_CLOSED ? push_closed(L) : 1;
 }
 
+/* As above. */
 static bool can_receive(void *arg)
 {
   const struct channel *c = arg;
@@ -337,14 +337,14 @@ static int channel_receive(lua_State *L)
   struct task *t;
   lua_settop(L, 1);
   t = task_awaiting(L, c->core);
-  if (receive_now(L, 1, c))
-    return 1;
-  if (c->closed)
-    return push_closed(L);
-  if (t != NULL)
-    return wait_in_line(L, t, &c->receivers, 0, receive_k);
-  loop_until(L, core_home(L, c->core), UINT64_MAX, can_receive, c);
-  return receive_now(L, 1, c) ? 1 : push_closed(L);
+  while (!receive_now(L, 1, c)) {
+    if (c->closed)
+      return push_closed(L);
+    if (t != NULL)
+      return wait_in_line(L, t, &c->receivers, 0, receive_k);
+    loop_until(L, core_home(L, c->core), UINT64_MAX, can_receive, c);
+  }
+  return 1;
 }
 
 /* channel:try_receive() -> value; nil: there is none now | nil, "closed" */
@@ -501,13 +501,12 @@ static int channel_select(lua_State *L)
   for (int i = 1; i <= s.n; i++)
     push_case(L, i);
   t = task_awaiting(L, core);
-  values = try_cases(L, core, s.n);
-  if (values > 0)
-    return values;
-  if (t != NULL)
-    return wait_in_lines(L, t, s.n);
-  loop_until(L, core_home(L, core), UINT64_MAX, can_select, &s);
-  return try_cases(L, core, s.n);
+  while ((values = try_cases(L, core, s.n)) == 0) {
+    if (t != NULL)
+      return wait_in_lines(L, t, s.n);
+    loop_until(L, core_home(L, core), UINT64_MAX, can_select, &s);
+  }
+  return values;
 }
 
 /*

@@ -101,7 +101,7 @@ static int await_too(lua_State *L, const struct task *t, lua_KContext ctx)
 /* It has left off, but not to await: the shields that it is in go with it. */
 static void take_shields(lua_State *L, struct task *t, lua_KContext ctx)
 {
-  unsigned own = (unsigned)(t->shields - outer_shields(ctx));
+  int own = t->shields - outer_shields(ctx);
   t->shields = outer_shields(ctx);
   if (own > 0) {
     lua_pushinteger(L, own);

@@ -306,7 +306,7 @@ static int task_finish(lua_State *L, int status, lua_KContext ctx)
   struct task *t = (struct task *)ctx;
   if (status == LUA_OK || status == LUA_YIELD) {
     t->end = END_RETURNED;
-    return lua_gettop(L) - 1;
+    return lua_gettop(L) - 2;
   }
   t->end = END_FAILED;
   return 1;
@@ -314,14 +314,15 @@ static int task_finish(lua_State *L, int status, lua_KContext ctx)
 
 /* The body of every task: task, function, arguments.  The protected call is
 ** here, inside the coroutine, so that <close> variables of a failing function
-** are closed where they can still await. */
+** are closed where they can still await.  The task stays on the stack: the
+** continuations refer to it, and a child of fork may still resume them. */
 int task_main(lua_State *L)
 {
   struct task *t = lua_touserdata(L, 1);
   int status;
   lua_pushcfunction(L, note_traceback);
-  lua_replace(L, 1);
-  status = lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 1, (lua_KContext)t,
+  lua_insert(L, 2);
+  status = lua_pcallk(L, lua_gettop(L) - 3, LUA_MULTRET, 2, (lua_KContext)t,
                       task_finish);
   return task_finish(L, status, (lua_KContext)t);
 }

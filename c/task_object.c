@@ -40,8 +40,9 @@ static int spawn(lua_State *L, struct core *core, struct scope *scope)
     return luaL_error(L, "too many arguments to a task");
   lua_insert(L, 2); /* scope; task; fn; args */
   lua_pushcfunction(t->co, task_main);
-  lua_pushlightuserdata(t->co, t);
-  lua_xmove(L, t->co, nargs + 1);
+  lua_pushvalue(L, 2);
+  lua_insert(L, 3);
+  lua_xmove(L, t->co, nargs + 2);
   t->nargs = nargs + 2;
   task_anchor(L, t);
   task_make_ready(t);

@@ -514,6 +514,31 @@ describe("cancelling what waits for a channel", function()
     end)
   end)
 
+  it("the main chunk does not take one whose coroutine was closed for the other side", function()
+    local told = {}
+    for i, way in ipairs { function(ch) ch:receive() end, function(ch) ch:send "lost" end } do
+      for _, main in ipairs { function(ch) return i == 1 and ch:send(1) or ch:receive() end,
+        function(ch) return sync.select { i == 1 and { ch, 1 } or ch } end } do
+        local ch, co = channel(), nil
+        local task = uring.spawn(function()
+          co = coroutine.running()
+          way(ch)
+        end)
+        told[#told + 1] = uring.spawn(function() return helper.error_of(task.await, task) end)
+        uring.spawn(function() -- in the turn in which that came to wait
+          coroutine.close(co)
+          uring.sleep(0.001)
+          ch:close()
+        end)
+        main(ch)
+        assert.is_true(ch:is_closed())
+      end
+    end
+    for _, task in ipairs(told) do
+      assert.matches("cannot resume dead coroutine", task:await())
+    end
+  end)
+
   it("values of senders that were cancelled never arrive", function()
     uring.run(function()
       local ch = channel(1)
@@ -800,6 +825,42 @@ describe("channels in a process of their own", function()
       print "child"
     ]])
     assert.are.equal("child\n", output)
+    assert.are.equal(0, status)
+  end)
+
+  it("a child of fork resumes coroutines of tasks that it has not", function()
+    local output, status = script [[
+      local testkit, co = require "testkit", uring.coroutine or core.coroutine
+      local ch, s, saved = sync.channel(), sync.semaphore(0), {}
+      local function save() saved[#saved + 1] = coroutine.running() end
+      for _, wait in ipairs {
+        function() ch:receive() end, function() sync.channel():send(1) end, function() s:acquire() end,
+        function() sync.select { ch, sync.channel() } end, function() uring.sleep(60) end,
+        function() uring.op.timeout(60) end, function() uring.timer():wait() end
+      } do
+        uring.spawn(function() save() wait() end)
+        uring.spawn(function() save() co.wrap(function() save() wait() end)() end)
+      end
+      for _ = 1, 3 do uring.yield() end
+      local pid = testkit.fork()
+      if pid ~= 0 then
+        os.exit(testkit.wait(pid) == 0 and 0 or 9, false)
+      end
+      uring.close()
+      for _ = 1, 2 do
+        collectgarbage() collectgarbage()
+        for i = 1, #saved do
+          local ok, err = coroutine.resume(saved[i], i, "junk")
+          if not ok then
+            error(i .. ": " .. err)
+          end
+        end
+      end
+      print(#saved)
+      io.stdout:flush()
+      testkit.exit(0)
+    ]]
+    assert.are.equal("21\n", output)
     assert.are.equal(0, status)
   end)
 end)

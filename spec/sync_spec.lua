@@ -535,3 +535,163 @@ describe("a wait group", function()
     assert.matches("wait group %(0,", tostring(g))
   end)
 end)
+
+describe("channels, locks, coroutines and shields, all at once", function()
+  helper.watch(before_each, after_each)
+
+  local random = math.random
+
+  -- Tasks do anything at any depth of coroutines and shields, and are cancelled
+  -- at any time; what went into the channels is what came out.
+  local function round()
+    local chs, m, s = {}, sync.mutex(), sync.semaphore(2)
+    local sent, got, tops = {}, {}, {}
+    local holding, inside = 0, 0
+    for i = 1, 3 do
+      chs[i] = sync.channel(random(0, 2))
+    end
+    local function took(value)
+      if value ~= nil then
+        assert.is_nil(got[value])
+        got[value] = true
+      end
+    end
+    local function count(n)
+      holding = holding + n
+      assert.is_true(holding <= 1)
+    end
+    local function enter(n)
+      inside = inside + n
+      assert.is_true(inside <= 2)
+    end
+    local function close(fn)
+      return setmetatable({}, { __close = function() fn(-1) end })
+    end
+    local acts = {
+      function()
+        local value = {}
+        if chs[random(3)]:send(value) then
+          sent[value] = true
+        end
+      end,
+      function() took((chs[random(3)]:receive())) end,
+      function()
+        local value, c = {}, random(3)
+        local which, result = sync.select { chs[c], { chs[c % 3 + 1], value } }
+        if which == 2 then
+          sent[value] = true
+        else
+          took(result)
+        end
+      end,
+      function()
+        local _m <close> = m:lock()
+        count(1)
+        local _ <close> = close(count)
+        uring.yield()
+      end,
+      function()
+        local _s <close> = s:acquire()
+        enter(1)
+        local _ <close> = close(enter)
+        uring.yield()
+      end,
+      function() uring.sleep(random() * 0.0001) end,
+      function() assert.are.equal(0, uring.op.nop()) end,
+      function()
+        if coroutine.running() ~= tops[uring.current()] then
+          co.yield(1)
+        end
+      end,
+    }
+    local function node(depth)
+      for _ = 1, random(4) do
+        local kind = depth > 0 and random(5) or 5
+        if kind == 1 then
+          for _ in co.wrap(node), depth - 1 do -- its yields are for here
+            uring.yield()
+          end
+        elseif kind == 2 then
+          local c = co.create(node)
+          repeat
+            local ok, err = co.resume(c, depth - 1)
+            if not ok then
+              co.close(c)
+              error(err, 0)
+            end
+          until co.status(c) == "dead"
+        elseif kind == 3 then
+          uring.shield(node, depth - 1)
+        else
+          acts[random(#acts)]()
+        end
+      end
+    end
+    local tasks = {}
+    for i = 1, random(4, 12) do
+      tasks[i] = uring.spawn(function()
+        tops[uring.current()] = coroutine.running()
+        while true do
+          node(3)
+          uring.yield()
+        end
+      end)
+    end
+    for _ = 1, random(30) do
+      uring.yield()
+      if random(3) == 1 then
+        tasks[random(#tasks)]:cancel()
+      end
+    end
+    for _, task in ipairs(tasks) do
+      task:cancel()
+    end
+    -- those in a shield may wait for one another: serve them
+    local function is_over()
+      for _, task in ipairs(tasks) do
+        if task:status() ~= "cancelled" then
+          return false
+        end
+      end
+      return true
+    end
+    for n = 1, 100000 do
+      for _, ch in ipairs(chs) do
+        took((ch:try_receive()))
+        local value = {}
+        if n % 2 == 1 and ch:try_send(value) then
+          sent[value] = true
+        end
+      end
+      if is_over() then
+        break
+      end
+      uring.yield()
+    end
+    assert.is_true(is_over())
+    for _, task in ipairs(tasks) do
+      assert.are.equal(uring.cancelled, select(2, pcall(task.await, task)))
+    end
+    for _, ch in ipairs(chs) do
+      for value in function() return ch:try_receive() end do
+        took(value)
+      end
+    end
+    for value in pairs(sent) do
+      assert.is_true(got[value], "lost")
+    end
+    for value in pairs(got) do
+      assert.is_true(sent[value], "from nowhere")
+    end
+    assert.are.same({ 0, 0, 2, false }, { holding, inside, s:permits(), m:is_locked() })
+  end
+
+  for seed = 1, 5 do
+    it("loses nothing, seed " .. seed, function()
+      math.randomseed(seed)
+      for _ = 1, helper.times(60) do
+        uring.run(round)
+      end
+    end)
+  end
+end)
