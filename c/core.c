@@ -20,6 +20,7 @@
 #include "coroutine.h"
 #include "errors.h"
 #include "gather.h"
+#include "locals.h"
 #include "near.h"
 #include "op.h"
 #include "operation.h"
@@ -32,6 +33,7 @@
 #include "sync.h"
 #include "system.h"
 #include "task.h"
+#include "task_list.h"
 #include "timer.h"
 
 /* Registry key of the core's userdata. */
@@ -212,6 +214,8 @@ int luaopen_uring_core(lua_State *L)
   ring_object_register(L, core);
   scope_register(L, core);
   task_register(L, core);
+  task_list_register(L, core);
+  locals_register(L, core);
   sync_register(L, core);
   coroutine_register(L, core);
   timer_register(L, core);

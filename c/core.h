@@ -40,6 +40,8 @@ struct core {
   int tasks_ref;            /* table index -> task, of those not ended */
   int task_meta_ref;        /* the metatable of tasks */
   int breathe_ref;          /* an empty function, see core_breathe */
+  bool has_locals;          /* uring.locals has been written to */
+  bool locals_shared;       /* the main chunk's, see locals.c */
   bool closed;              /* lua_close has come by */
   struct sched sched;
 };

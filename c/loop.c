@@ -80,6 +80,7 @@ static bool is_dead(const struct core *core, const struct ring *r)
 ** garbage was collected, and that has changed it. */
 static bool check_not_stuck(lua_State *L, struct core *core, struct ring *r)
 {
+  again_look_for_buffers(r);
   if (!is_dead(core, r))
     return true;
   if (r->starving > 0) {
@@ -115,6 +116,7 @@ static int turn_home(lua_State *L, struct core *core, struct ring *r,
     rc = ring_step(L, r, wait, nearest < deadline_ns ? nearest : deadline_ns);
   if (rc == 0) {
     tasks_wake_due(core);
+    s->turned_ns = now_coarse_ns();
     tasks_run_ready(L, core);
   }
   return rc;

@@ -259,6 +259,7 @@ int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
   unsigned to_submit;
   bool all;
   int rc;
+  again_look_for_buffers(r);
   deadline_ns = cancel_retry(r, deadline_ns);
   all = queue_refill(L, r);
   /* what found no room follows in the next step: first hand over */

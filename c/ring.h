@@ -44,6 +44,7 @@ enum ring_state {
   RING_CLOSED     /* the queues are gone; the counters remain */
 };
 
+struct pool;
 struct provision;
 
 struct backlog {
@@ -189,6 +190,12 @@ bool ring_group_is_full(const struct ring *r);
 /* Asks the kernel to cancel the event.  An event that it has not seen is
 ** withdrawn and never will be seen.  The outcome comes as any other. */
 void ring_cancel(struct ring *r, struct event *e);
+
+/* A buffer has come back: whoever has waited longest for one tries again. */
+void again_wake_for_buffer(struct pool *pool);
+
+/* Buffers may be there that those who were woken have not taken. */
+void again_look_for_buffers(struct ring *r);
 
 /* A resting event is queued again with the next refill; all of a list. */
 void again_wake(struct ring *r, struct event *e);

@@ -10,6 +10,11 @@
 static const char background_key = 'b'; /* the main chunk's scope */
 static const char report_key = 'r';     /* function(error, traceback) */
 
+static bool is_shielded(const struct core *core)
+{
+  return core->sched.current != NULL && core->sched.current->shields > 0;
+}
+
 void scope_adopt(struct scope *s, struct task *t)
 {
   t->scope = s;
@@ -19,6 +24,8 @@ void scope_adopt(struct scope *s, struct task *t)
     s->children->sibling_prev = t;
   s->children = t;
   s->live++;
+  if (s->cancelled && !is_shielded(s->core))
+    task_cancel(t);
 }
 
 static void disown(struct scope *s, struct task *t)
@@ -35,8 +42,17 @@ static void disown(struct scope *s, struct task *t)
 
 static void cancel_children(struct scope *s)
 {
+  s->cancelled = true;
   for (struct task *t = s->children; t != NULL; t = t->sibling_next)
     task_cancel(t);
+}
+
+void scope_expire(struct timer *t)
+{
+  struct scope *s =
+      (struct scope *)((char *)t - offsetof(struct scope, timer));
+  s->expired = true;
+  cancel_children(s);
 }
 
 /* Pushes the error that a failed task ended with. */
@@ -46,8 +62,8 @@ static void push_error(lua_State *L, struct task *t)
   lua_xmove(t->co, L, 1);
 }
 
-/* Nobody waits for a task of the main chunk that failed: tell the handler.
-** A handler that fails itself has nobody to tell. */
+/* Nobody waits for a task that failed: tell the handler.  A handler that fails
+** itself has nobody to tell. */
 static void report(lua_State *L, struct task *t)
 {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &report_key);
@@ -58,16 +74,47 @@ static void report(lua_State *L, struct task *t)
   t->observed = true;
 }
 
-/* The first failure is what leaves the scope; it cancels the siblings. */
-static void fail(lua_State *L, struct scope *s, struct task *t)
+/* The task and its scope are on the top of the stack: it becomes the last of
+** those that failed.  Allocates nothing. */
+static void chain_failure(lua_State *L)
 {
-  s->failed = true;
-  lua_getiuservalue(L, -1, TASK_SCOPE); /* task; scope */
-  push_error(L, t);
-  lua_setiuservalue(L, -2, SCOPE_ERROR);
-  lua_getiuservalue(L, -2, TASK_TRACEBACK);
-  lua_setiuservalue(L, -2, SCOPE_TRACEBACK);
+  if (lua_getiuservalue(L, -1, SCOPE_LAST_FAILED) == LUA_TNIL) {
+    lua_pushvalue(L, -3);
+    lua_setiuservalue(L, -3, SCOPE_FIRST_FAILED);
+  } else {
+    lua_pushvalue(L, -3);
+    lua_setiuservalue(L, -2, TASK_NEXT_FAILED);
+  }
   lua_pop(L, 1);
+  lua_pushvalue(L, -2);
+  lua_setiuservalue(L, -2, SCOPE_LAST_FAILED);
+}
+
+/* The first failure is what leaves the scope; it cancels the siblings.  Of a
+** race that has been won it is none, and still does not disappear. */
+static void failed(lua_State *L, struct scope *s, struct task *t)
+{
+  if (s->background || s->won) {
+    lua_insert(L, -2); /* scope; task */
+    report(L, t);
+    lua_insert(L, -2);
+    return;
+  }
+  chain_failure(L);
+  if (!s->failed) {
+    s->failed = true;
+    cancel_children(s);
+  }
+}
+
+/* The task and its scope are on the top of the stack. */
+static void returned(lua_State *L, struct scope *s)
+{
+  if (!s->races || s->won || s->failed)
+    return;
+  s->won = true;
+  lua_pushvalue(L, -2);
+  lua_setiuservalue(L, -2, SCOPE_WINNER);
   cancel_children(s);
 }
 
@@ -75,16 +122,16 @@ void scope_child_ended(lua_State *L, struct task *t)
 {
   struct scope *s = t->scope;
   disown(s, t);
-  if (t->end == END_FAILED && !t->observed) {
-    if (s->background)
-      report(L, t);
-    else if (!s->failed)
-      fail(L, s, t);
-  }
+  lua_getiuservalue(L, -1, TASK_SCOPE);
+  lua_pushnil(L); /* an ended task does not keep its scope */
+  lua_setiuservalue(L, -3, TASK_SCOPE);
+  if (t->end == END_FAILED && !t->observed)
+    failed(L, s, t);
+  else if (t->end == END_RETURNED)
+    returned(L, s);
   if (s->live == 0)
     tasks_wake(&s->joining);
-  lua_pushnil(L); /* an ended task does not keep its scope */
-  lua_setiuservalue(L, -2, TASK_SCOPE);
+  lua_pop(L, 1);
 }
 
 void scope_push_current(lua_State *L, struct core *core)
@@ -106,14 +153,18 @@ static struct scope *push_scope(lua_State *L, struct core *core)
   struct scope *s = lua_newuserdatauv(L, sizeof *s, SCOPE_VALUES);
   memset(s, 0, sizeof *s);
   s->core = core;
+  s->timer.kind = TIMER_SCOPE;
   luaL_setmetatable(L, SCOPE_TYPE);
   return s;
 }
 
-/* scope() -> Scope */
+/* scope() -> Scope.  Raises where it could not be joined. */
 static int scope_new(lua_State *L)
 {
-  push_scope(L, core_upvalue(L));
+  struct core *core = core_upvalue(L);
+  core_enter(L, core);
+  task_awaiting(L, core);
+  push_scope(L, core);
   return 1;
 }
 
@@ -122,13 +173,34 @@ static struct scope *toscope(lua_State *L)
   return luaL_checkudata(L, 1, SCOPE_TYPE);
 }
 
+/*
+** Leaving
+**
+** Whoever joins waits until the last child has ended, whatever happens:
+**
+** 1. It is cancelled while it waits, or was before: the children are
+**    cancelled, and it goes on waiting.  `join` does not raise that, it tells.
+** 2. The last child ends: it is made ready.  Until it runs, another task may
+**    spawn in the scope: it looks again, and goes on waiting.
+** 3. It runs and nobody is left: it leaves in the same breath, so that nobody
+**    can be spawned in between, and from then on nobody can be at all.
+** 4. The deadline may come at any time until then.  That is a fact about this
+**    scope and no other (`expired`), so timeouts inside of one another are
+**    told apart; and what it cancels may have returned meanwhile, or return
+**    all the same: success wins.
+*/
+
 static bool is_empty(void *arg)
 {
   return ((struct scope *)arg)->live == 0;
 }
 
-/* A joining task that is cancelled cancels the children, and still waits for
-** them: no task outlives its scope. */
+static int push_struck(lua_State *L, const struct task *t)
+{
+  lua_pushboolean(L, task_is_struck(t));
+  return 1;
+}
+
 static int join_k(lua_State *L, int status, lua_KContext ctx)
 {
   struct scope *s = toscope(L);
@@ -140,32 +212,72 @@ static int join_k(lua_State *L, int status, lua_KContext ctx)
     cancel_children(s);
   if (s->live > 0)
     return task_park(L, t, &s->joining, join_k, ctx);
-  if (task_is_struck(t))
-    return task_raise_cancelled(L);
-  return 0;
+  return push_struck(L, t);
 }
 
-/* scope:join(): waits until every child has ended */
+/* scope:join() -> was the caller cancelled?  Waits until every child has
+** ended */
 static int scope_join(lua_State *L)
 {
   struct scope *s = toscope(L);
   struct task *t = s->core->sched.current;
   core_enter(L, s->core);
-  if (t == NULL || t->inner != L) {
+  if (t == NULL) {
     loop_until(L, core_home(L, s->core), UINT64_MAX, is_empty, s);
-    return 0;
+    lua_pushboolean(L, 0);
+    return 1;
   }
-  if (s->live == 0)
-    return 0;
-  if (task_is_struck(
-          t)) { /* cancelled already: not the way to get away early */
+  if (t->scope == s)
+    return luaL_error(L, "a task cannot wait for the scope it belongs to");
+  if (task_is_struck(t)) /* not the way to get away early */
     cancel_children(s);
-    if (!lua_isyieldable(L))
-      return 0;
-    return task_park(L, t, &s->joining, join_k, (lua_KContext)t);
-  }
-  t = task_awaiting(L, s->core);
+  else
+    task_awaiting(L, s->core);
+  if (s->live == 0)
+    return push_struck(L, t);
   return task_park(L, t, &s->joining, join_k, (lua_KContext)t);
+}
+
+/* Pushes { error = …, traceback = …, task = … } of the task on the top. */
+static void push_failure(lua_State *L)
+{
+  lua_createtable(L, 0, 3);
+  push_error(L, lua_touserdata(L, -2));
+  lua_setfield(L, -2, "error");
+  lua_getiuservalue(L, -2, TASK_TRACEBACK);
+  lua_setfield(L, -2, "traceback");
+  lua_pushvalue(L, -2);
+  lua_setfield(L, -2, "task");
+}
+
+/* scope:failures() -> a list of { error = …, traceback = …, task = … }, in
+** the order in which they failed; what somebody awaited is theirs */
+static int scope_failures(lua_State *L)
+{
+  toscope(L);
+  lua_newtable(L);
+  lua_getiuservalue(L, 1, SCOPE_FIRST_FAILED);
+  for (lua_Integer i = 1; !lua_isnil(L, -1); i++) {
+    push_failure(L); /* list; task; failure */
+    lua_rawseti(L, -3, i);
+    lua_getiuservalue(L, -1, TASK_NEXT_FAILED);
+    lua_remove(L, -2);
+  }
+  lua_pop(L, 1);
+  return 1;
+}
+
+/* scope:leave() -> its failures; nil: there are none.  Nothing is spawned in
+** it any more */
+static int scope_leave(lua_State *L)
+{
+  struct scope *s = toscope(L);
+  s->left = true;
+  timer_disarm(s->core, &s->timer);
+  if (s->failed)
+    return scope_failures(L);
+  lua_pushnil(L);
+  return 1;
 }
 
 /* scope:cancel(): cancels every child */
@@ -177,14 +289,55 @@ static int scope_cancel(lua_State *L)
   return 0;
 }
 
-/* scope:failure() -> failed, error, traceback */
-static int scope_failure(lua_State *L)
+/* scope:deadline(seconds): so long from now its children are cancelled */
+static int scope_deadline(lua_State *L)
 {
   struct scope *s = toscope(L);
-  lua_pushboolean(L, s->failed);
-  lua_getiuservalue(L, 1, SCOPE_ERROR);
-  lua_getiuservalue(L, 1, SCOPE_TRACEBACK);
-  return 3;
+  lua_Number seconds = luaL_checknumber(L, 2);
+  luaL_argcheck(L, seconds >= 0, 2, "seconds are negative");
+  core_enter(L, s->core);
+  if (s->left)
+    return luaL_error(L, "the scope has been left");
+  timer_disarm(s->core, &s->timer);
+  if (!timer_reserve(s->core))
+    return luaL_error(L, "not enough memory for a timer");
+  timer_arm(s->core, &s->timer, now_ns() + seconds_to_ns(seconds));
+  return 0;
+}
+
+/* scope:race(): the first child that ends decides, and the others are
+** cancelled */
+static int scope_race(lua_State *L)
+{
+  toscope(L)->races = true;
+  return 0;
+}
+
+/* scope:winner() -> Task | nil */
+static int scope_winner(lua_State *L)
+{
+  toscope(L);
+  lua_getiuservalue(L, 1, SCOPE_WINNER);
+  return 1;
+}
+
+/* scope:status() -> "open" | "expired" | "cancelled" | "failed": what has
+** happened to it, the last first */
+static int scope_status(lua_State *L)
+{
+  const struct scope *s = toscope(L);
+  lua_pushstring(L, s->failed      ? "failed"
+                    : s->expired   ? "expired"
+                    : s->cancelled ? "cancelled"
+                                   : "open");
+  return 1;
+}
+
+static int scope_gc(lua_State *L)
+{
+  struct scope *s = toscope(L);
+  timer_disarm(s->core, &s->timer);
+  return 0;
 }
 
 static bool no_tasks(void *arg)
@@ -229,8 +382,13 @@ static int on_error(lua_State *L)
 
 static const luaL_Reg scope_methods[] = {
     {"join", scope_join},
+    {"leave", scope_leave},
     {"cancel", scope_cancel},
-    {"failure", scope_failure},
+    {"status", scope_status},
+    {"deadline", scope_deadline},
+    {"failures", scope_failures},
+    {"race", scope_race},
+    {"winner", scope_winner},
     {NULL, NULL},
 };
 
@@ -239,6 +397,8 @@ void scope_register(lua_State *L, struct core *core)
   luaL_newmetatable(L, SCOPE_TYPE);
   lua_pushcfunction(L, scope_tostring);
   lua_setfield(L, -2, "__tostring");
+  lua_pushcfunction(L, scope_gc);
+  lua_setfield(L, -2, "__gc");
   luaL_newlib(L, scope_methods);
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);

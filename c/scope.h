@@ -11,19 +11,37 @@ struct scope {
   struct task *children;
   unsigned live;        /* children that have not ended */
   struct queue joining; /* tasks that wait for live == 0 */
+  struct timer timer;   /* its deadline, if it is armed */
   bool background;      /* the main chunk's own: reports and goes on */
+  bool races;           /* the first child that ends decides */
+  bool won;             /* and one has */
   bool failed;
+  bool cancelled; /* what is spawned from now on is cancelled at once */
+  bool expired;   /* by its deadline */
+  bool left;      /* nothing is spawned any more */
 };
 
 #define SCOPE_TYPE "uring.scope"
 
-/* User values of a scope's userdata. */
-enum { SCOPE_ERROR = 1, SCOPE_TRACEBACK, SCOPE_VALUES = 2 };
+/* User values of a scope's userdata: the first child that failed, and the
+** last; each but the last has the next as its TASK_NEXT_FAILED.  In a race,
+** the child that has won. */
+enum {
+  SCOPE_FIRST_FAILED = 1,
+  SCOPE_LAST_FAILED,
+  SCOPE_WINNER,
+  SCOPE_VALUES = 3
+};
 
+/* The scope is the new owner of a task.  In one that was cancelled the task
+** is so at once, unless it is spawned in a shield. */
 void scope_adopt(struct scope *s, struct task *t);
 
 /* A child has ended.  The task's userdata is on the top of L's stack. */
 void scope_child_ended(lua_State *L, struct task *t);
+
+/* The deadline of the scope whose timer this is has come. */
+void scope_expire(struct timer *t);
 
 /* Pushes the scope that a spawn without one starts in. */
 void scope_push_current(lua_State *L, struct core *core);

@@ -8,11 +8,34 @@
 **    parked until the terminal CQE, so that nothing it lent is still out when
 **    it unwinds.  If the operation was faster its result is delivered, and
 **    the cancellation is raised by the next await.
-** 4. Waiting for anything else: it leaves the queue or the heap, and wakes.
-** 5. Inside `shield` 3 and 4 are left undone, and awaits do not raise.
-** 6. On waking, the object `uring.cancelled` is raised in the task, so that
+** 4. Waiting for its children (a scope): they are cancelled, and it goes on
+**    waiting until the last has ended; see scope.c.
+** 5. Waiting for anything else: it leaves the queue or the heap, and wakes.
+** 6. Inside `shield` 3 to 5 are left undone, and awaits do not raise.
+** 7. On waking, the object `uring.cancelled` is raised in the task, so that
 **    <close> variables unwind.  It may be caught, but every later await
-**    raises it again.
+**    that would have to wait raises it again.  What is there already is
+**    handed out: an operation that is done, a task that has ended.
+** 8. The task has ended as cancelled if that object is what it ended with;
+**    if it returned it has returned, and another error is a failure.
+**
+** The races:
+**
+**  - Cancelled while it is ready: what it waited for has come (a result, a
+**    permit, a value, its deadline) and is its own.  `interrupted` stays
+**    false, so that is delivered; 7 holds for the next await.
+**  - Cancelled before its SQE is published: the operation is withdrawn
+**    without a system call, and completes as cancelled in the next turn.
+**  - The cancel request crosses the completion: the request finds nothing, and
+**    its own CQE, which is counted and ignored, ends no operation.  The next
+**    one in the slot has another generation, so it is not hit.
+**  - A timer and a cancellation in one turn: who is first takes the timer from
+**    the heap, and the other finds the task ready.
+**  - The deadline of a scope and the end of a child in one turn: the child is
+**    ready, and may return; success wins.
+**  - Cancelled by a scope that is left in the same turn: a task that has ended
+**    is in no scope, so it cannot be found to be cancelled.
+**  - Spawned in a scope that was cancelled meanwhile: 2, at once.
 */
 #include "task.h"
 
@@ -24,6 +47,7 @@
 #include "place.h"
 #include "ring.h"
 #include "scope.h"
+#include "task_list.h"
 
 /* Registry key of the `cancelled` object. */
 const char task_cancelled_key = 'c';
@@ -106,8 +130,10 @@ void tasks_wake_due(struct core *core)
   if (timer_nearest(core) <= now)
     core->sched.woken_ns = now;
   while ((timer = timer_due(core, now)) != NULL) {
-    if (timer->is_object)
+    if (timer->kind == TIMER_OBJECT)
       timer_object_ring(timer);
+    else if (timer->kind == TIMER_SCOPE)
+      scope_expire(timer);
     else
       task_make_ready(
           (struct task *)((char *)timer - offsetof(struct task, timer)));
@@ -124,9 +150,10 @@ int task_raise_cancelled(lua_State *L)
   return lua_error(L);
 }
 
-static int raise_not_yieldable(lua_State *L)
+/* Lua cannot suspend `stuck`: the task's coroutine, or one inside of it. */
+static int raise_not_yieldable(lua_State *L, lua_State *stuck)
 {
-  const char *place = place_push(L);
+  const char *place = place_push(L, stuck);
   if (strncmp(place, "_G.", 3) == 0)
     place += 3;
   return luaL_error(L,
@@ -140,12 +167,14 @@ struct task *task_awaiting(lua_State *L, struct core *core)
   struct task *t = core->sched.current;
   if (t == NULL)
     return NULL;
+  if (t->inner != L && !lua_isyieldable(t->inner))
+    raise_not_yieldable(L, t->inner);
   if (t->inner != L)
     luaL_error(L, "cannot await inside a coroutine of the program's own: "
                   "only its task can be suspended (uring.coroutine has "
                   "resume and wrap that let an await through)");
   if (!lua_isyieldable(L))
-    raise_not_yieldable(L);
+    raise_not_yieldable(L, L);
   if (task_is_struck(t))
     task_raise_cancelled(L);
 #ifdef URING_GCSTRESS
@@ -159,6 +188,7 @@ int task_park(lua_State *L, struct task *t, struct queue *queue,
 {
   t->state = TASK_WAITING;
   t->interrupted = false;
+  t->since_ns = t->core->sched.turned_ns;
   if (queue != NULL)
     enqueue(queue, t);
   return lua_yieldk(L, 0, ctx, k);
@@ -263,7 +293,7 @@ static int note_traceback(lua_State *L)
   }
   lua_rawgeti(L, LUA_REGISTRYINDEX, core->tasks_ref);
   lua_rawgeti(L, -1, t->slot);
-  luaL_traceback(L, L, NULL, 1);
+  task_push_traceback(L, -1, L, 1);
   lua_setiuservalue(L, -2, TASK_TRACEBACK);
   lua_settop(L, 1);
   return 1;
@@ -402,6 +432,7 @@ void tasks_let_go(lua_State *L, struct core *core)
         t->scope->live = 0;
       }
       t->scope = NULL;
+      t->slot = 0;
     }
     lua_pop(L, 1);
   }

@@ -38,11 +38,13 @@ struct task {
   unsigned slot; /* in the table of tasks */
   uint8_t state, end;
   bool started;
-  uint8_t shields;  /* calls of shield it is in: cancellation is held back */
-  bool cancelled;   /* every await from now on raises */
-  bool interrupted; /* woken by cancel, not by what it waited for */
-  bool observed;    /* somebody has been, or will be, given its failure */
-  uint8_t granted;  /* what a channel had for it, see channel.c */
+  uint8_t shields;    /* calls of shield it is in: cancellation is held back */
+  bool cancelled;     /* every await from now on raises */
+  bool interrupted;   /* woken by cancel, not by what it waited for */
+  bool observed;      /* somebody has been, or will be, given its failure */
+  uint8_t granted;    /* what a channel had for it, see channel.c */
+  bool locals_shared; /* see locals.c */
+  uint64_t since_ns;  /* when it was parked, by a coarse clock */
   struct outcome outcome;
   /* the rest */
   struct operation *op; /* the handle it waits for, or NULL */
@@ -60,7 +62,15 @@ struct task {
 #define TASK_TYPE "uring.task"
 
 /* User values of a task's userdata. */
-enum { TASK_THREAD = 1, TASK_SCOPE, TASK_TRACEBACK, TASK_VALUES = 3 };
+enum {
+  TASK_THREAD = 1,
+  TASK_SCOPE,
+  TASK_TRACEBACK,
+  TASK_LOCALS, /* its table of uring.locals, see locals.c */
+  TASK_INNER,  /* a coroutine inside of it that waited last, see channel.c */
+  TASK_VALUES = TASK_INNER,
+  TASK_NEXT_FAILED = TASK_SCOPE /* of one that has failed, see scope.h */
+};
 
 /* Who awaits: the running task, or NULL outside of tasks, where the caller
 ** turns the loop itself.  Raises where the task cannot be suspended, and in a
@@ -104,6 +114,9 @@ static inline bool task_is_struck(const struct task *t)
 {
   return t->cancelled && t->shields == 0;
 }
+
+/* As task:status() has it. */
+const char *task_status_name(const struct task *t);
 
 /* Asks the task to end: see the protocol in task.c.  Idempotent. */
 void task_cancel(struct task *t);

@@ -3,9 +3,11 @@
 */
 #include <string.h>
 
+#include "locals.h"
 #include "loop.h"
 #include "ring.h"
 #include "scope.h"
+#include "task_list.h"
 
 /*
 ** The Task object
@@ -21,7 +23,10 @@ static struct task *totask(lua_State *L)
 static int spawn(lua_State *L, struct core *core, struct scope *scope)
 {
   int nargs = lua_gettop(L) - 2;
-  struct task *t = lua_newuserdatauv(L, sizeof *t, TASK_VALUES);
+  struct task *t;
+  if (scope->left)
+    return luaL_error(L, "the scope has been left: no task outlives it");
+  t = lua_newuserdatauv(L, sizeof *t, TASK_VALUES);
   memset(t, 0, sizeof *t);
   t->core = core;
   t->state = TASK_ENDED; /* until it is whole */
@@ -39,8 +44,10 @@ static int spawn(lua_State *L, struct core *core, struct scope *scope)
   lua_xmove(L, t->co, nargs + 1);
   t->nargs = nargs + 2;
   task_anchor(L, t);
-  scope_adopt(scope, t);
   task_make_ready(t);
+  scope_adopt(scope, t);
+  if (core->has_locals)
+    locals_inherit(L, t);
   return 1;
 }
 
@@ -109,11 +116,11 @@ static int task_await(lua_State *L)
   struct core *core = t->core;
   struct task *self;
   core_enter(L, core);
+  if (t->state == TASK_ENDED) /* nothing to wait for: success wins */
+    return push_results(L, t);
   self = task_awaiting(L, core);
   if (self == t)
     return luaL_error(L, "a task cannot await itself");
-  if (t->state == TASK_ENDED)
-    return push_results(L, t);
   if (self != NULL)
     return task_park(L, self, &t->awaiting, await_k, (lua_KContext)self);
   t->observed = true; /* its failure is raised here, and not reported */
@@ -130,7 +137,7 @@ static int task_cancel_lua(lua_State *L)
   return 0;
 }
 
-static const char *status_name(const struct task *t)
+const char *task_status_name(const struct task *t)
 {
   static const char *const ends[] = {"ready", "returned", "failed",
                                      "cancelled"};
@@ -142,7 +149,7 @@ static const char *status_name(const struct task *t)
 ** "cancelled" */
 static int task_status(lua_State *L)
 {
-  lua_pushstring(L, status_name(totask(L)));
+  lua_pushstring(L, task_status_name(totask(L)));
   return 1;
 }
 
@@ -151,14 +158,19 @@ static int task_traceback(lua_State *L)
 {
   struct task *t = totask(L);
   if (lua_getiuservalue(L, 1, TASK_TRACEBACK) == LUA_TNIL)
-    luaL_traceback(L, t->co, NULL, 0);
+    task_push_traceback(L, 1, t->co, 0);
   return 1;
 }
 
 static int task_tostring(lua_State *L)
 {
   struct task *t = totask(L);
-  lua_pushfstring(L, "task (%s, %p)", status_name(t), (void *)t);
+  task_push_name(L, 1);
+  if (lua_isnil(L, -1))
+    lua_pushfstring(L, "task (%s, %p)", task_status_name(t), (void *)t);
+  else
+    lua_pushfstring(L, "task %s (%s, %p)", lua_tostring(L, -1),
+                    task_status_name(t), (void *)t);
   return 1;
 }
 
@@ -219,11 +231,23 @@ static int task_yield(lua_State *L)
   return lua_yieldk(L, 0, (lua_KContext)t, wait_k);
 }
 
+/* The task that leaves a shield need not be the one that entered it: a
+** coroutine of uring.coroutine takes its shields along, see there. */
 static int shield_k(lua_State *L, int status, lua_KContext ctx)
 {
-  ((struct task *)ctx)->shields--;
+  const struct core *core = (const struct core *)ctx;
+  struct task *t = core->sched.current;
+  if (t != NULL && t->inner == L && t->shields > 0)
+    t->shields--;
   if (status != LUA_OK && status != LUA_YIELD)
     return lua_error(L);
+  return lua_gettop(L);
+}
+
+static int unshielded_k(lua_State *L, int status, lua_KContext ctx)
+{
+  (void)status;
+  (void)ctx;
   return lua_gettop(L);
 }
 
@@ -236,15 +260,15 @@ static int task_shield(lua_State *L)
   int status;
   luaL_checktype(L, 1, LUA_TFUNCTION);
   if (t == NULL || t->inner != L) { /* nobody there to be cancelled */
-    lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+    lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, unshielded_k);
     return lua_gettop(L);
   }
   if (t->shields == UINT8_MAX)
     return luaL_error(L, "too many shields inside one another");
   t->shields++;
-  status = lua_pcallk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, (lua_KContext)t,
+  status = lua_pcallk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, (lua_KContext)core,
                       shield_k);
-  return shield_k(L, status, (lua_KContext)t);
+  return shield_k(L, status, (lua_KContext)core);
 }
 
 /* now() -> seconds of the monotonic clock */
@@ -314,6 +338,12 @@ void task_register(lua_State *L, struct core *core)
   core_set_methods(L, task_methods, lua_absindex(L, -2));
   lua_setfield(L, -2, "__index");
   core->task_meta_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  luaL_getmetatable(L, SCOPE_TYPE); /* scope:spawn(fn, …) */
+  lua_getfield(L, -1, "__index");
+  lua_pushlightuserdata(L, core);
+  lua_pushcclosure(L, task_spawn, 1);
+  lua_setfield(L, -2, "spawn");
+  lua_pop(L, 2);
   make_cancelled(L);
   lua_pushlightuserdata(L, core);
   luaL_setfuncs(L, task_functions, 1);

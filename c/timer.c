@@ -8,11 +8,21 @@
 
 #define WAYS 4u
 
-uint64_t now_ns(void)
+static uint64_t read_clock(clockid_t clock)
 {
   struct timespec ts;
-  clock_gettime(CLOCK_MONOTONIC, &ts);
+  clock_gettime(clock, &ts);
   return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t now_ns(void)
+{
+  return read_clock(CLOCK_MONOTONIC);
+}
+
+uint64_t now_coarse_ns(void)
+{
+  return read_clock(CLOCK_MONOTONIC_COARSE);
 }
 
 uint64_t seconds_to_ns(lua_Number seconds)

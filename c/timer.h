@@ -7,10 +7,13 @@
 
 #include "core.h"
 
+/* Whose a timer is, and so what happens when it is due. */
+enum timer_kind { TIMER_TASK, TIMER_OBJECT, TIMER_SCOPE };
+
 struct timer {
   uint64_t deadline_ns; /* CLOCK_MONOTONIC */
   unsigned place;       /* place in the heap, from 1; 0: not armed */
-  bool is_object;       /* of a Timer object, and not of a task */
+  uint8_t kind;
 };
 
 /* No deadline at all. */
@@ -28,6 +31,9 @@ struct timer_object {
 };
 
 uint64_t now_ns(void);
+
+/* The same clock, some milliseconds late and at a fraction of the price. */
+uint64_t now_coarse_ns(void);
 
 /* Seconds as the API has them to nanoseconds, saturating: anything past 292
 ** years, infinity included, is "never" as far as a clock is concerned. */

@@ -232,7 +232,7 @@ static int timer_new(lua_State *L)
   memset(t, 0, sizeof *t);
   t->core = core;
   t->epoch = *core->epoch;
-  t->timer.is_object = true;
+  t->timer.kind = TIMER_OBJECT;
   t->timer.deadline_ns = deadline_ns;
   luaL_setmetatable(L, TIMER_TYPE);
   return 1;

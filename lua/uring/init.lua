@@ -13,6 +13,7 @@ local custom = require "uring.custom"
 local file = require "uring.file"
 local operation_loop = require "uring.operation_loop"
 local readiness = require "uring.readiness"
+local scope = require "uring.scope"
 local socket = require "uring.socket"
 local waiter = require "uring.waiter"
 
@@ -49,6 +50,22 @@ local M = {
   -- and `timer:after(seconds)` move it, to earlier and to later.
   -- `timer:deadline()`, `timer:close()`.  A wait costs no operation.
   timer = core.timer;
+  run = scope.run;
+  scope = scope.scope;
+  timeout = scope.timeout;
+  all = scope.all;
+  race = scope.race;
+  map = scope.map;
+  every = scope.every;
+  --- Values of the running task: `uring.locals.user = "ann"`.  A task that it
+  -- spawns has what was set by then, and changes only its own.  The main chunk
+  -- has its own.
+  locals = core.locals;
+  --- `tasks()` → a list of all tasks, each `{ task, name, status, where, waiting,
+  -- since }`: `where` is the line it stands at, `waiting` what it waits for
+  -- ("recv on fd 5", "sleep", "channel", "task fetcher" …), `since` for how many
+  -- seconds, to within some milliseconds.
+  tasks = core.tasks;
   readiness = readiness.new;
   operation = operation_loop.new;
   run_operations = operation_loop.run;
@@ -56,6 +73,14 @@ local M = {
   current = core.current;
   on_error = core.on_error;
   isatty = core.isatty;
+
+  --- What tasks hand to each other and wait for one another with: `channel`,
+  -- `select`, `semaphore`, `mutex`, `condition`, `waitgroup`.  First come, first
+  -- served; no descriptors, no system calls.
+  sync = core.sync;
+  --- The functions of `coroutine`, where an await inside of a coroutine passes
+  -- through `resume` and `wrap` to the task that runs it.
+  coroutine = core.coroutine;
 
   open = file.open;
   listen = socket.listen;
@@ -112,40 +137,6 @@ function M.await(x, ...)
     rest[i] = awaitable(rest[i], i + 1)
   end
   return await_each(x, table.unpack(rest))
-end
-
--- The error that leaves the outermost run carries the traceback of the task
--- it comes from, since the stack of the main chunk tells nothing about it.
-local function with_traceback(err, traceback)
-  if type(err) == "string" and traceback and not core.current() then
-    return err .. "\n" .. traceback:gsub("^stack traceback:", "task traceback:")
-  end
-  return err
-end
-
---- Runs a function as a task and turns the loop until it and all that it
--- spawned have ended.  Inside a task it waits the same way.
--- @func fn
--- @param ... its arguments
--- @return its results
--- @raise its error, or the first error of a task it spawned and nobody awaited
-function M.run(fn, ...)
-  if type(fn) ~= "function" then
-    error(("bad argument #1 to 'run' (function expected, got %s)"):format(type(fn)), 2)
-  end
-  local scope = core.scope()
-  local task = core.spawn(scope, fn, ...)
-  local ok, err = pcall(scope.join, scope)
-  if not ok then -- interrupted, or cancelled: nothing outlives this call
-    scope:cancel()
-    scope:join()
-    error(err, 0)
-  end
-  local failed, reason, traceback = scope:failure()
-  if failed then
-    error(with_traceback(reason, traceback), 0)
-  end
-  return task:await()
 end
 
 --- Closes the default ring: tasks are cancelled and end, operations in flight
