@@ -1,5 +1,5 @@
---- growth: how the cost of a task grows with their number: CPU time to spawn, sleep 1 to 100 ms and finish, and resident
--- memory while parked. A million is set beside fewer: 1 would be no growth at all.
+--- growth: how the cost of a task grows with their number: CPU time to spawn, sleep 1 to 100 ms and finish, and
+-- resident memory while parked. A million is set beside fewer: a ratio of 1 is no growth at all.
 
 local MOST = 1000000
 local FEWER = { 100000, 10000, 1000 }
