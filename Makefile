@@ -73,7 +73,7 @@ pkg_libs = $(eval pkg_libs := $(shell pkg-config --libs liburing))$(pkg_libs)
 warn    := -Wall -Wextra -Wpedantic -Wshadow
 # Not -Ic: c/sched.h would stand in for the system's.
 defs    := -D_GNU_SOURCE -iquote c
-compile  = $(CC) -std=gnu11 -O2 -g -fPIC $(warn) \
+compile  = $(CC) -std=gnu11 -O2 -g -fPIC -fno-plt $(warn) \
   $(cflags_$(VARIANT)) $(pkg_cflags) $(CPPFLAGS) $(CFLAGS)
 link     = $(CC) -shared $(ldflags_$(VARIANT)) $(CFLAGS) $(LDFLAGS)
 

@@ -23,8 +23,8 @@ struct channel {
 /* The buffer: a table, as user value 1 of the channel. */
 enum { CHANNEL_BUFFER = 1 };
 
-/* What a task that waited is woken with. */
-enum grant { GRANT_NOTHING, GRANT_DONE, GRANT_CLOSED };
+/* What a task that waited is woken with.  A value is on its stack. */
+enum grant { GRANT_NOTHING, GRANT_SENT, GRANT_VALUE, GRANT_CLOSED };
 
 static struct channel *tochannel(lua_State *L, int index)
 {
@@ -73,6 +73,8 @@ void waiting_leave(struct task *t)
 {
   for (unsigned i = 0; i < t->nplaces; i++)
     leave_line(&t->places[i]);
+  if (t->places != &t->place)
+    mem_free(t->core, t->places, t->nplaces * sizeof *t->places);
   t->nplaces = 0;
 }
 
@@ -84,6 +86,21 @@ static void grant(struct waiting *w, enum grant what)
   t->which = w->which;
   waiting_leave(t);
   task_make_ready(t);
+}
+
+/* The program has closed the coroutine that waits, or its task's: its stack is
+** lost. */
+static bool is_lost(const struct waiting *w)
+{
+  return lua_status(w->L) != LUA_YIELD || lua_status(w->task->co) != LUA_YIELD;
+}
+
+/* Who waits longest, or NULL.  Those that are lost are woken to find out. */
+static struct waiting *first(struct waiting_list *list)
+{
+  while (list->head != NULL && is_lost(list->head))
+    grant(list->head, GRANT_NOTHING);
+  return list->head;
 }
 
 /*
@@ -127,21 +144,20 @@ static void take(lua_State *L, int index, struct channel *c)
   c->count--;
 }
 
-/* Gives the value at `value` of L to the receiver that waits longest. */
-static void hand_over(lua_State *L, struct channel *c, int value)
+/* Gives the value at `value` of L to one that waits and has made room. */
+static void hand_over(lua_State *L, struct waiting *w, int value)
 {
-  struct waiting *w = c->receivers.head;
   lua_pushvalue(L, value);
-  if (w->L != L)
-    lua_xmove(L, w->L, 1); /* it has made room for that */
-  grant(w, GRANT_DONE);
+  lua_xmove(L, w->L, 1);
+  grant(w, GRANT_VALUE);
 }
 
 /* Sends the value at a stack index if that can be done at once. */
 static bool send_now(lua_State *L, int index, struct channel *c, int value)
 {
-  if (c->receivers.head != NULL)
-    hand_over(L, c, value);
+  struct waiting *w = first(&c->receivers);
+  if (w != NULL)
+    hand_over(L, w, value);
   else if (c->count < c->capacity)
     put(L, index, c, L, value);
   else
@@ -153,20 +169,19 @@ static bool send_now(lua_State *L, int index, struct channel *c, int value)
 ** next: its value takes the place that gets free. */
 static bool receive_now(lua_State *L, int index, struct channel *c)
 {
-  struct waiting *w = c->senders.head;
+  struct waiting *w = first(&c->senders);
   if (c->count > 0) {
     take(L, index, c);
     if (w != NULL)
       put(L, index, c, w->L, w->value); /* where there was one: cannot raise */
   } else if (w != NULL) {
     lua_pushvalue(w->L, w->value);
-    if (w->L != L)
-      lua_xmove(w->L, L, 1);
+    lua_xmove(w->L, L, 1);
   } else {
     return false;
   }
   if (w != NULL)
-    grant(w, GRANT_DONE);
+    grant(w, GRANT_SENT);
   return true;
 }
 
@@ -195,20 +210,51 @@ static void check_value(lua_State *L, int index)
                 "nil is what a closed channel gives");
 }
 
+/* A coroutine inside of the task, whose stack the places refer to, lives as
+** long as the task, until another takes its place. */
+static void anchor_inner(lua_State *L, const struct task *t)
+{
+  lua_rawgeti(L, LUA_REGISTRYINDEX, t->core->tasks_ref);
+  lua_rawgeti(L, -1, t->slot);
+  lua_pushthread(L);
+  lua_setiuservalue(L, -2, TASK_INNER);
+  lua_pop(L, 2);
+}
+
+/* Parks the task, which has taken its places; there is room on the stack. */
+static int wait_there(lua_State *L, struct task *t, lua_KFunction k)
+{
+  if (L != t->co)
+    anchor_inner(L, t);
+  t->granted = GRANT_NOTHING;
+  t->top = lua_gettop(L);
+  return task_park(L, t, NULL, k, (lua_KContext)t);
+}
+
+/* Somebody but the turn has resumed it: drops what they passed.  A value that
+** has come meanwhile stays. */
+static int wait_again(lua_State *L, struct task *t, lua_KFunction k)
+{
+  lua_settop(L, t->top + (t->granted == GRANT_VALUE ? 1 : 0));
+  return task_park_again(L, t, k);
+}
+
+static void enter_as(struct waiting_list *list, struct waiting *w,
+                     struct waiting as)
+{
+  *w = as;
+  enter_line(list, w);
+}
+
 static int wait_in_line(lua_State *L, struct task *t,
                         struct waiting_list *list, int value, lua_KFunction k)
 {
-  struct waiting *w = &t->place;
-  luaL_checkstack(L, 2, "no room for a value to come");
-  w->task = t;
-  w->L = L;
-  w->value = value;
-  w->which = 0;
-  t->places = w;
+  luaL_checkstack(L, 4, "no room for a value to come");
+  enter_as(list, &t->place,
+           (struct waiting){.task = t, .L = L, .value = value});
+  t->places = &t->place;
   t->nplaces = 1;
-  t->granted = GRANT_NOTHING;
-  enter_line(list, w);
-  return task_park(L, t, NULL, k, (lua_KContext)t);
+  return wait_there(L, t, k);
 }
 
 static int send_k(lua_State *L, int status, lua_KContext ctx)
@@ -216,7 +262,7 @@ static int send_k(lua_State *L, int status, lua_KContext ctx)
   struct task *t = (struct task *)ctx;
   (void)status;
   if (!task_is_resumed(t))
-    return task_park_again(L, t, send_k);
+    return wait_again(L, t, send_k);
   task_check_interrupted(L, t);
   if (t->granted == GRANT_CLOSED)
     return push_closed(L);
@@ -224,6 +270,7 @@ static int send_k(lua_State *L, int status, lua_KContext ctx)
   return 1;
 }
 
+/* Perhaps: those who wait may turn out to be lost. */
 static bool can_send(void *arg)
 {
   const struct channel *c = arg;
@@ -239,12 +286,10 @@ static int channel_send(lua_State *L)
   check_value(L, 2);
   lua_settop(L, 2);
   t = task_awaiting(L, c->core);
-  if (!c->closed && !send_now(L, 1, c, 2)) {
+  while (!c->closed && !send_now(L, 1, c, 2)) {
     if (t != NULL)
       return wait_in_line(L, t, &c->senders, 2, send_k);
     loop_until(L, core_home(L, c->core), UINT64_MAX, can_send, c);
-    if (!c->closed)
-      send_now(L, 1, c, 2);
   }
   if (c->closed)
     return push_closed(L);
@@ -273,11 +318,12 @@ static int receive_k(lua_State *L, int status, lua_KContext ctx)
   struct task *t = (struct task *)ctx;
   (void)status;
   if (!task_is_resumed(t))
-    return task_park_again(L, t, receive_k);
+    return wait_again(L, t, receive_k);
   task_check_interrupted(L, t);
   return t->granted == GRANT_CLOSED ? push_closed(L) : 1;
 }
 
+/* As above. */
 static bool can_receive(void *arg)
 {
   const struct channel *c = arg;
@@ -291,14 +337,14 @@ static int channel_receive(lua_State *L)
   struct task *t;
   lua_settop(L, 1);
   t = task_awaiting(L, c->core);
-  if (receive_now(L, 1, c))
-    return 1;
-  if (c->closed)
-    return push_closed(L);
-  if (t != NULL)
-    return wait_in_line(L, t, &c->receivers, 0, receive_k);
-  loop_until(L, core_home(L, c->core), UINT64_MAX, can_receive, c);
-  return receive_now(L, 1, c) ? 1 : push_closed(L);
+  while (!receive_now(L, 1, c)) {
+    if (c->closed)
+      return push_closed(L);
+    if (t != NULL)
+      return wait_in_line(L, t, &c->receivers, 0, receive_k);
+    loop_until(L, core_home(L, c->core), UINT64_MAX, can_receive, c);
+  }
+  return 1;
 }
 
 /* channel:try_receive() -> value; nil: there is none now | nil, "closed" */
@@ -368,12 +414,15 @@ static int try_case(lua_State *L, int which)
   return 0;
 }
 
-/* Begins with another case each time, so that none is starved. */
+/* Begins with another case each time, so that none is starved.  Not in turn:
+** who selects every other time would begin with the same one again. */
 static int try_cases(lua_State *L, struct core *core, int n)
 {
-  unsigned first = core->sched.selects++;
+  unsigned *seed = &core->sched.selects, begin;
+  *seed = *seed * 1664525u + 1013904223u;
+  begin = *seed >> 16;
   for (int i = 0; i < n; i++) {
-    int values = try_case(L, (int)((first + (unsigned)i) % (unsigned)n) + 1);
+    int values = try_case(L, (int)((begin + (unsigned)i) % (unsigned)n) + 1);
     if (values > 0)
       return values;
   }
@@ -385,7 +434,7 @@ static int select_k(lua_State *L, int status, lua_KContext ctx)
   struct task *t = (struct task *)ctx;
   (void)status;
   if (!task_is_resumed(t))
-    return task_park_again(L, t, select_k);
+    return wait_again(L, t, select_k);
   task_check_interrupted(L, t);
   lua_pushinteger(L, t->which);
   if (t->granted == GRANT_CLOSED)
@@ -400,22 +449,22 @@ static int select_k(lua_State *L, int status, lua_KContext ctx)
 
 static int wait_in_lines(lua_State *L, struct task *t, int n)
 {
-  struct waiting *places = lua_newuserdatauv(L, (size_t)n * sizeof *places, 0);
+  struct waiting *places;
   luaL_checkstack(L, 4, "no room for a value to come");
+  places = mem_alloc(t->core, (size_t)n * sizeof *places);
+  if (places == NULL)
+    return luaL_error(L, "not enough memory to select");
   for (int i = 0; i < n; i++) {
     int at = case_channel(i + 1);
     struct channel *c = lua_touserdata(L, at);
-    bool sends = !lua_isnil(L, at + 1);
-    places[i].task = t;
-    places[i].L = L;
-    places[i].value = sends ? at + 1 : 0;
-    places[i].which = i + 1;
-    enter_line(sends ? &c->senders : &c->receivers, &places[i]);
+    int value = lua_isnil(L, at + 1) ? 0 : at + 1;
+    enter_as(
+        value != 0 ? &c->senders : &c->receivers, &places[i],
+        (struct waiting){.task = t, .L = L, .value = value, .which = i + 1});
   }
   t->places = places;
   t->nplaces = (unsigned)n;
-  t->granted = GRANT_NOTHING;
-  return task_park(L, t, NULL, select_k, (lua_KContext)t);
+  return wait_there(L, t, select_k);
 }
 
 struct selecting {
@@ -452,13 +501,12 @@ static int channel_select(lua_State *L)
   for (int i = 1; i <= s.n; i++)
     push_case(L, i);
   t = task_awaiting(L, core);
-  values = try_cases(L, core, s.n);
-  if (values > 0)
-    return values;
-  if (t != NULL)
-    return wait_in_lines(L, t, s.n);
-  loop_until(L, core_home(L, core), UINT64_MAX, can_select, &s);
-  return try_cases(L, core, s.n);
+  while ((values = try_cases(L, core, s.n)) == 0) {
+    if (t != NULL)
+      return wait_in_lines(L, t, s.n);
+    loop_until(L, core_home(L, core), UINT64_MAX, can_select, &s);
+  }
+  return values;
 }
 
 /*
@@ -519,14 +567,15 @@ static int channel_tostring(lua_State *L)
   return 1;
 }
 
-/* Nobody has it, so nobody runs that waits for it: their stacks are gone. */
+/* Nobody has it, so whoever waits has lost its stack: the program closed its
+** coroutine. */
 static int channel_gc(lua_State *L)
 {
   struct channel *c = tochannel(L, 1);
   while (c->receivers.head != NULL)
-    leave_line(c->receivers.head);
+    grant(c->receivers.head, GRANT_NOTHING);
   while (c->senders.head != NULL)
-    leave_line(c->senders.head);
+    grant(c->senders.head, GRANT_NOTHING);
   return 0;
 }
 

@@ -3,6 +3,7 @@
 ** A value goes from the sender's stack into the channel's buffer, or straight
 ** onto the stack of the receiver that has waited longest; so nobody who comes
 ** later gets it, and a receiver that is cancelled after that still has it.
+** The main chunk stands in no line: it is served when nobody else waits.
 */
 #ifndef URING_CHANNEL_H
 #define URING_CHANNEL_H

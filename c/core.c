@@ -72,6 +72,8 @@ void core_enter(lua_State *L, struct core *core)
 
 void core_breathe(lua_State *L, struct core *core)
 {
+  if (lua_gethookmask(L) == 0)
+    return;
   lua_rawgeti(L, LUA_REGISTRYINDEX, core->breathe_ref);
   lua_call(L, 0, 0);
 }
@@ -125,6 +127,7 @@ static int core_gc(lua_State *L)
 {
   struct core *core = lua_touserdata(L, 1);
   core->closed = true;
+  tasks_let_go(L, core);
   while (core->rings != NULL) {
     ring_close(L, core->rings);
     ring_free(L, core->rings);

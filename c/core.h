@@ -38,6 +38,7 @@ struct core {
   const void *options_last; /* the newest Options; NULL once collected */
   int home_ref;             /* its userdata, in the registry */
   int tasks_ref;            /* table index -> task, of those not ended */
+  int task_meta_ref;        /* the metatable of tasks */
   int breathe_ref;          /* an empty function, see core_breathe */
   bool has_locals;          /* uring.locals has been written to */
   bool locals_shared;       /* the main chunk's, see locals.c */
@@ -76,9 +77,9 @@ struct core *core_of(lua_State *L);
 /* Raises in a closed state and starts a new epoch after a fork. */
 void core_enter(lua_State *L, struct core *core);
 
-/* Runs an empty Lua function, so that a debug hook set by a signal handler
-** (Ctrl-C in the stock interpreter) has somewhere to strike.  May raise
-** whatever the hook raises: call it only where that loses nothing. */
+/* Where there is a debug hook, as a signal handler sets one (Ctrl-C in the
+** stock interpreter), runs an empty Lua function for it to strike in.  May
+** raise whatever the hook raises: call it only where that loses nothing. */
 void core_breathe(lua_State *L, struct core *core);
 
 /* The default ring, created at first use.  Raises where it cannot be. */

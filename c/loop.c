@@ -14,6 +14,10 @@
 /* How often, at most, garbage is collected for the sake of empty pools. */
 #define COLLECT_NS 100000000u
 
+/* How long deadlines that follow one another gather: what the kernel allows
+** itself for the timers of any thread. */
+#define GATHER_NS 50000u
+
 static int broken(lua_State *L, int rc)
 {
   if (rc == -EEXIST)
@@ -64,18 +68,19 @@ static int stuck(lua_State *L, const struct core *core, const struct ring *r)
 static bool is_dead(const struct core *core, const struct ring *r)
 {
   const struct sched *s = &core->sched;
+  if (r == core->home && (!queue_empty(&s->ready) || s->ntimers > 0))
+    return false;
   if (r->receiver != NULL) /* another ring may send something */
     return false;
-  if (r->in_flight > 0 || r->unpublished > 0 || r->withdrawn > 0 ||
-      ring_has_unsent(r))
-    return false;
-  return r != core->home || (queue_empty(&s->ready) && s->ntimers == 0);
+  return r->in_flight == 0 && r->unpublished == 0 && r->withdrawn == 0 &&
+         !ring_has_unsent(r);
 }
 
 /* Waiting with nothing in flight would be waiting for ever: raises.  False:
 ** garbage was collected, and that has changed it. */
 static bool check_not_stuck(lua_State *L, struct core *core, struct ring *r)
 {
+  again_look_for_buffers(r);
   if (!is_dead(core, r))
     return true;
   if (r->starving > 0) {
@@ -87,14 +92,28 @@ static bool check_not_stuck(lua_State *L, struct core *core, struct ring *r)
   return true;
 }
 
+/* Until when the turn waits for a deadline.  A deadline that comes soon after
+** another waits a little for its neighbours, so that many sleepers are not
+** woken one by one; a lone one is met exactly. */
+static uint64_t wake_time(const struct sched *s, uint64_t nearest)
+{
+  uint64_t soon = s->woken_ns + GATHER_NS;
+  return nearest < soon && nearest > now_ns() ? soon : nearest;
+}
+
 static int turn_home(lua_State *L, struct core *core, struct ring *r,
                      bool wait, uint64_t deadline_ns)
 {
   struct sched *s = &core->sched;
   uint64_t nearest = timer_nearest(core);
-  int rc;
-  rc = ring_step(L, r, wait && queue_empty(&s->ready),
-                 nearest < deadline_ns ? nearest : deadline_ns);
+  bool idle = queue_empty(&s->ready);
+  int rc = 0;
+  wait = wait && idle;
+  if (wait)
+    nearest = wake_time(s, nearest);
+  /* tasks that only wait for one another take many turns */
+  if (idle || !ring_is_still(r))
+    rc = ring_step(L, r, wait, nearest < deadline_ns ? nearest : deadline_ns);
   if (rc == 0) {
     tasks_wake_due(core);
     s->turned_ns = now_coarse_ns();

@@ -114,8 +114,8 @@ static void take(struct operation *op)
 /* Pushes the next result of a multishot operation that has one. */
 static int push_next(lua_State *L, struct operation *op)
 {
-  struct outcome o = op->outcome;
   struct result *one = results_first(&op->results);
+  struct outcome o = op->outcome;
   int n;
   o.res = one->res;
   o.flags = one->flags;
@@ -146,16 +146,10 @@ static bool has_failed(const struct operation *op)
 
 /* The next result is asked for: what the last one brought goes back to the
 ** pool, if it is in the Buffer that is used again. */
-static void reuse(lua_State *L, const struct operation *op)
+static void reuse(const struct operation *op)
 {
-  struct buffer *b;
-  if (!op->reuses)
-    return;
-  lua_getiuservalue(L, 1, HANDLE_BUFFER);
-  b = lua_touserdata(L, -1);
-  if (b != NULL)
-    buffer_release(b);
-  lua_pop(L, 1);
+  if (op->reused != NULL)
+    buffer_release(op->reused);
 }
 
 /* In the `k` of an await: was a waiting task resumed by somebody else? */
@@ -290,7 +284,7 @@ static int operation_await(lua_State *L)
   struct operation *op = tooperation(L);
   check_usable(L, op);
   lua_settop(L, 1);
-  reuse(L, op);
+  reuse(op);
   return operation_await_ready(L, op, operation_await_k);
 }
 
@@ -325,7 +319,7 @@ static int results_next(lua_State *L)
   struct operation *op = tooperation(L);
   check_usable(L, op);
   lua_settop(L, 1);
-  reuse(L, op);
+  reuse(op);
   return operation_await_ready(L, op, next_k);
 }
 

@@ -18,7 +18,7 @@ struct operation {
   bool announced;         /* the result is there, the memory is not back yet */
   bool until_end;         /* who waits, waits for the memory */
   bool cancelled;         /* cancel was asked for */
-  bool reuses;            /* one Buffer for all results */
+  struct buffer *reused;  /* the one for all results, see HANDLE_BUFFER */
   uint32_t flags;         /* of the result that was handed out last */
   struct results results; /* of a multishot operation */
   /* see gather.h */

@@ -55,11 +55,13 @@ static bool push_global_name(lua_State *L)
   return false;
 }
 
-const char *place_push(lua_State *L)
+const char *place_push(lua_State *L, lua_State *stuck)
 {
   lua_Debug ar;
-  for (int level = 1; lua_getstack(L, level, &ar); level++) {
-    lua_getinfo(L, "Snf", &ar);
+  luaL_checkstack(L, LUA_MINSTACK, "naming a place");
+  for (int level = 1; lua_getstack(stuck, level, &ar); level++) {
+    lua_getinfo(stuck, "Sn", &ar);
+    lua_getinfo(L, "f", &ar);
     if (ar.name != NULL && strcmp(ar.name, "__gc") == 0)
       return lua_pushliteral(L, "a __gc finaliser");
     if (*ar.what != 'C') {

@@ -4,8 +4,8 @@
 
 #include <lauxlib.h>
 
-/* Pushes the name of the place that keeps Lua from suspending this call:
-** "table.sort", "a __gc finaliser". */
-const char *place_push(lua_State *L);
+/* Pushes onto L the name of the place that keeps Lua from suspending what
+** `stuck`, which may be L, is running: "table.sort", "a __gc finaliser". */
+const char *place_push(lua_State *L, lua_State *stuck);
 
 #endif

@@ -296,7 +296,7 @@ void pool_take_back(struct block *block)
     make_spare(p, of_block(block));
   } else {
     provide(p, of_block(block));
-    again_wake_all(p->ring, &p->starving);
+    again_wake_for_buffer(p);
   }
 }
 
@@ -309,7 +309,7 @@ bool pool_fill(struct pool *p, const void *bytes, size_t size)
   memcpy(b->block.data, bytes, size);
   b->filled = (unsigned)size;
   provide(p, b);
-  again_wake_all(p->ring, &p->starving);
+  again_wake_for_buffer(p);
   return true;
 }
 
@@ -461,12 +461,15 @@ static void fill_buffer(lua_State *L, int index, struct block *block,
 ** it. */
 static void push_reused(lua_State *L)
 {
-  if (lua_getiuservalue(L, 1, HANDLE_BUFFER) != LUA_TNIL)
+  struct operation *op = lua_touserdata(L, 1);
+  if (op->reused != NULL) {
+    lua_getiuservalue(L, 1, HANDLE_BUFFER);
     return;
-  lua_pop(L, 1);
+  }
   buffer_push_closed(L);
   lua_pushvalue(L, -1);
   lua_setiuservalue(L, 1, HANDLE_BUFFER);
+  op->reused = lua_touserdata(L, -1);
 }
 
 static void push_buffer(lua_State *L, struct data *data, size_t skip,

@@ -47,7 +47,6 @@ static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
   op->outcome.yields = event_yields(q->event_flags);
   op->outcome.ring = r->number;
   op->outcome.multishot = q->multishot;
-  op->reuses = (q->event_flags & EVENT_REUSE) != 0;
   op->outcome.control_room = q->control_room;
   e = op_commit(L, r, q);
   e->op = op;

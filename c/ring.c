@@ -259,6 +259,7 @@ int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
   unsigned to_submit;
   bool all;
   int rc;
+  again_look_for_buffers(r);
   deadline_ns = cancel_retry(r, deadline_ns);
   all = queue_refill(L, r);
   /* what found no room follows in the next step: first hand over */
@@ -303,6 +304,13 @@ bool ring_idle(const struct ring *r)
 {
   return r->in_flight == 0 && r->unpublished == 0 && r->backlog.count == 0 &&
          r->waking.head == NULL;
+}
+
+bool ring_is_still(const struct ring *r)
+{
+  return ring_idle(r) && r->withdrawn == 0 && r->requests == 0 &&
+         queue_empty(&r->space) && r->receiver == NULL && r->bell < 0 &&
+         cq_empty(r);
 }
 
 /*

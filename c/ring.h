@@ -44,6 +44,7 @@ enum ring_state {
   RING_CLOSED     /* the queues are gone; the counters remain */
 };
 
+struct pool;
 struct provision;
 
 struct backlog {
@@ -190,6 +191,12 @@ bool ring_group_is_full(const struct ring *r);
 ** withdrawn and never will be seen.  The outcome comes as any other. */
 void ring_cancel(struct ring *r, struct event *e);
 
+/* A buffer has come back: whoever has waited longest for one tries again. */
+void again_wake_for_buffer(struct pool *pool);
+
+/* Buffers may be there that those who were woken have not taken. */
+void again_look_for_buffers(struct ring *r);
+
 /* A resting event is queued again with the next refill; all of a list. */
 void again_wake(struct ring *r, struct event *e);
 void again_wake_all(struct ring *r, struct event_list *list);
@@ -231,6 +238,9 @@ void ring_ring_bell(const struct ring *r);
 
 /* Is there nothing in this ring that could ever complete? */
 bool ring_idle(const struct ring *r);
+
+/* Would a step that does not wait find nothing at all to do? */
+bool ring_is_still(const struct ring *r);
 
 /* Cancels everything and reaps until the kernel has nothing of ours or
 ** drain_timeout seconds have gone by; then frees the queues.  Blocks lent

@@ -8,7 +8,8 @@
 ** that was meant for the ended one does not find it.
 **
 ** 1. No buffer: it waits in its pool's list, and every buffer that comes back
-**    wakes those who are there.  Single-shot operations do the same.
+**    wakes the first of those who are there; a buffer that is not taken by the
+**    next step, another.  Single-shot operations do the same.
 ** 2. More than RESULTS_MAX results unread: it is cancelled (pausing), and all
 **    that still comes is kept; below half of that it is queued again.
 ** 3. Ended with a result that is not the last, such as a connection: queued
@@ -50,6 +51,21 @@ void again_wake_all(struct ring *r, struct event_list *list)
 {
   while (list->head != NULL)
     again_wake(r, list->head);
+}
+
+void again_wake_for_buffer(struct pool *pool)
+{
+  if (pool->starving.head != NULL)
+    again_wake(pool->ring, pool->starving.head);
+}
+
+void again_look_for_buffers(struct ring *r)
+{
+  if (r->starving == 0 || r->waking.head != NULL)
+    return;
+  for (struct pool *pool = r->pools; pool != NULL; pool = pool->next)
+    if (pool->provided > 0)
+      again_wake_for_buffer(pool);
 }
 
 /* The kernel has ended it, and it is to go on. */

@@ -27,10 +27,11 @@ struct sched {
   struct queue ready;   /* who runs in this turn or the next */
   struct timer **heap;  /* deadlines, nearest first */
   unsigned ntimers, heap_size;
+  uint64_t woken_ns;  /* when a deadline last woke somebody */
   unsigned ntasks;    /* tasks that have not ended */
   unsigned tasks_cap; /* slots in the table of tasks */
   unsigned free_slot; /* head of the free slots, 0 for none */
-  unsigned selects;   /* how many there have been, see channel.c */
+  unsigned selects;   /* where the last one began, see channel.c */
   uint64_t turned_ns; /* when the last turn began to run tasks, coarsely */
   bool turning;       /* a turn of the home ring is under way */
 };

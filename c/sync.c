@@ -13,10 +13,15 @@
 struct sync {
   struct core *core;
   struct queue waiting;
-  lua_Integer count; /* permits; 1 of a free mutex; what a group waits for */
+  lua_Integer count; /* permits; what a group waits for */
+  unsigned told;     /* how often those who wait have been woken */
   const void
       *owner; /* the task that has the mutex; the core: the main chunk */
 };
+
+/* The owner of a mutex, as its user value 1: another task in its place in
+** memory would be taken for it. */
+enum { MUTEX_OWNER = 1 };
 
 #define SEMAPHORE_TYPE "uring.semaphore"
 #define MUTEX_TYPE     "uring.mutex"
@@ -25,7 +30,7 @@ struct sync {
 
 static struct sync *new_sync(lua_State *L, const char *type)
 {
-  struct sync *s = lua_newuserdatauv(L, sizeof *s, 0);
+  struct sync *s = lua_newuserdatauv(L, sizeof *s, MUTEX_OWNER);
   memset(s, 0, sizeof *s);
   s->core = core_upvalue(L);
   luaL_setmetatable(L, type);
@@ -63,11 +68,41 @@ static int wait_in_line(lua_State *L, struct task *t, struct sync *s)
   return task_park(L, t, &s->waiting, wait_k, (lua_KContext)t);
 }
 
+/* Nobody has it, so whoever waits has lost its stack: the program closed its
+** coroutine. */
 static int sync_gc(lua_State *L)
 {
   struct sync *s = lua_touserdata(L, 1);
-  tasks_leave(&s->waiting);
+  tasks_wake(&s->waiting);
   return 0;
+}
+
+/* Who has waited longest, or NULL.  Those whose coroutine the program has
+** closed are woken to find out. */
+static struct task *next_in_line(struct sync *s)
+{
+  while (!queue_empty(&s->waiting) &&
+         lua_status(s->waiting.head->co) != LUA_YIELD)
+    tasks_wake_some(&s->waiting, 1);
+  return s->waiting.head;
+}
+
+struct notice {
+  const struct sync *sync;
+  unsigned before;
+};
+
+static bool was_told(void *arg)
+{
+  const struct notice *n = arg;
+  return n->sync->told != n->before;
+}
+
+/* The main chunk's way of waiting until those who wait are woken. */
+static void turn_until_told(lua_State *L, const struct sync *s)
+{
+  struct notice n = {s, s->told};
+  loop_until(L, core_home(L, s->core), UINT64_MAX, was_told, &n);
 }
 
 static int describe(lua_State *L, const struct sync *s, const char *what)
@@ -100,7 +135,7 @@ static int acquire(lua_State *L, struct sync *s)
 /* The permit is the next in line's, or anybody's. */
 static void release(struct sync *s)
 {
-  if (queue_empty(&s->waiting))
+  if (next_in_line(s) == NULL)
     s->count++;
   else
     tasks_wake_some(&s->waiting, 1);
@@ -141,7 +176,7 @@ static int semaphore_release(lua_State *L)
   lua_Integer n = luaL_optinteger(L, 2, 1);
   luaL_argcheck(L, n >= 1, 2, "not a number of permits");
   luaL_argcheck(L, s->count <= LUA_MAXINTEGER - n, 2, "too many permits");
-  for (; n > 0 && !queue_empty(&s->waiting); n--)
+  for (; n > 0 && next_in_line(s) != NULL; n--)
     tasks_wake_some(&s->waiting, 1);
   s->count += n;
   return 0;
@@ -181,6 +216,34 @@ static bool is_free(void *arg)
   return ((struct sync *)arg)->owner == NULL;
 }
 
+/* The task that has the mutex has ended, or is the parent's. */
+static bool owner_is_gone(const struct sync *s)
+{
+  return s->owner != s->core && ((const struct task *)s->owner)->slot == 0;
+}
+
+/* The mutex at index 1 is now this task's; NULL: nobody's. */
+static void give_to(lua_State *L, struct sync *s, const struct task *t)
+{
+  lua_settop(L, 1);
+  if (t == NULL) {
+    lua_pushnil(L);
+  } else {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, s->core->tasks_ref);
+    lua_rawgeti(L, -1, t->slot);
+  }
+  lua_setiuservalue(L, 1, MUTEX_OWNER);
+  lua_settop(L, 1);
+  s->owner = t;
+}
+
+static int take(lua_State *L, struct sync *s)
+{
+  give_to(L, s, s->core->sched.current);
+  s->owner = caller(s);
+  return 1;
+}
+
 /* mutex() -> Mutex */
 static int mutex_new(lua_State *L)
 {
@@ -193,26 +256,26 @@ static int mutex_lock(lua_State *L)
 {
   struct sync *s = check(L, MUTEX_TYPE);
   struct task *t = task_awaiting(L, s->core);
+  if (s->owner == NULL)
+    return take(L, s);
   if (s->owner == caller(s))
     return luaL_error(L, "deadlock: the mutex is locked by this task already");
-  if (s->owner != NULL && t != NULL)
+  if (owner_is_gone(s))
+    return luaL_error(L, "the mutex is locked by a task that has ended");
+  if (t != NULL)
     return wait_in_line(L, t, s);
-  if (s->owner != NULL)
-    loop_until(L, core_home(L, s->core), UINT64_MAX, is_free, s);
-  s->owner = caller(s);
-  return push_self(L);
+  loop_until(L, core_home(L, s->core), UINT64_MAX, is_free, s);
+  return take(L, s);
 }
 
 /* mutex:try_lock() -> the mutex | nil */
 static int mutex_try_lock(lua_State *L)
 {
   struct sync *s = check(L, MUTEX_TYPE);
-  if (s->owner != NULL) {
-    lua_pushnil(L);
-    return 1;
-  }
-  s->owner = caller(s);
-  return push_self(L);
+  if (s->owner == NULL)
+    return take(L, s);
+  lua_pushnil(L);
+  return 1;
 }
 
 /* mutex:unlock(): by who has locked it */
@@ -223,7 +286,7 @@ static int mutex_unlock(lua_State *L)
     return luaL_error(L, s->owner == NULL
                              ? "the mutex is not locked"
                              : "the mutex is locked by another task");
-  s->owner = s->waiting.head;
+  give_to(L, s, next_in_line(s));
   tasks_wake_some(&s->waiting, 1);
   return 0;
 }
@@ -254,34 +317,23 @@ static int condition_new(lua_State *L)
   return 1;
 }
 
-struct notice {
-  const struct sync *sync;
-  lua_Integer before;
-};
-
-static bool was_notified(void *arg)
-{
-  const struct notice *n = arg;
-  return n->sync->count != n->before;
-}
-
 /* condition:wait(): until it is notified.  Tasks run one at a time, so what
 ** the condition is about cannot change between a test and the wait */
 static int condition_wait(lua_State *L)
 {
   struct sync *s = check(L, CONDITION_TYPE);
-  struct notice n = {s, s->count};
   struct task *t = task_awaiting(L, s->core);
   if (t != NULL)
     return wait_in_line(L, t, s);
-  loop_until(L, core_home(L, s->core), UINT64_MAX, was_notified, &n);
+  turn_until_told(L, s);
   return push_self(L);
 }
 
 static int notify(lua_State *L, unsigned most)
 {
   struct sync *s = check(L, CONDITION_TYPE);
-  s->count++; /* the main chunk looks at that */
+  if (most > 0)
+    s->told++;
   tasks_wake_some(&s->waiting, most);
   return 0;
 }
@@ -325,8 +377,10 @@ static int add(lua_State *L, struct sync *s, lua_Integer n)
   if (n < 0 ? s->count + n < 0 : s->count > LUA_MAXINTEGER - n)
     return luaL_error(L, "the count of a wait group is out of range");
   s->count += n;
-  if (s->count == 0)
+  if (s->count == 0) {
+    s->told++;
     tasks_wake(&s->waiting);
+  }
   return 0;
 }
 
@@ -342,11 +396,6 @@ static int group_done(lua_State *L)
   return add(L, check(L, GROUP_TYPE), -1);
 }
 
-static bool is_zero(void *arg)
-{
-  return ((struct sync *)arg)->count == 0;
-}
-
 /* waitgroup:wait(): until there is nothing to wait for */
 static int group_wait(lua_State *L)
 {
@@ -355,7 +404,7 @@ static int group_wait(lua_State *L)
   if (s->count > 0 && t != NULL)
     return wait_in_line(L, t, s);
   if (s->count > 0)
-    loop_until(L, core_home(L, s->core), UINT64_MAX, is_zero, s);
+    turn_until_told(L, s);
   return push_self(L);
 }
 

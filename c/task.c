@@ -127,6 +127,8 @@ void tasks_wake_due(struct core *core)
   if (core->sched.ntimers == 0)
     return;
   now = now_ns();
+  if (timer_nearest(core) <= now)
+    core->sched.woken_ns = now;
   while ((timer = timer_due(core, now)) != NULL) {
     if (timer->kind == TIMER_OBJECT)
       timer_object_ring(timer);
@@ -148,9 +150,10 @@ int task_raise_cancelled(lua_State *L)
   return lua_error(L);
 }
 
-static int raise_not_yieldable(lua_State *L)
+/* Lua cannot suspend `stuck`: the task's coroutine, or one inside of it. */
+static int raise_not_yieldable(lua_State *L, lua_State *stuck)
 {
-  const char *place = place_push(L);
+  const char *place = place_push(L, stuck);
   if (strncmp(place, "_G.", 3) == 0)
     place += 3;
   return luaL_error(L,
@@ -164,12 +167,14 @@ struct task *task_awaiting(lua_State *L, struct core *core)
   struct task *t = core->sched.current;
   if (t == NULL)
     return NULL;
+  if (t->inner != L && !lua_isyieldable(t->inner))
+    raise_not_yieldable(L, t->inner);
   if (t->inner != L)
     luaL_error(L, "cannot await inside a coroutine of the program's own: "
                   "only its task can be suspended (uring.coroutine has "
                   "resume and wrap that let an await through)");
   if (!lua_isyieldable(L))
-    raise_not_yieldable(L);
+    raise_not_yieldable(L, L);
   if (task_is_struck(t))
     task_raise_cancelled(L);
 #ifdef URING_GCSTRESS
@@ -301,7 +306,7 @@ static int task_finish(lua_State *L, int status, lua_KContext ctx)
   struct task *t = (struct task *)ctx;
   if (status == LUA_OK || status == LUA_YIELD) {
     t->end = END_RETURNED;
-    return lua_gettop(L) - 1;
+    return lua_gettop(L) - 2;
   }
   t->end = END_FAILED;
   return 1;
@@ -309,14 +314,15 @@ static int task_finish(lua_State *L, int status, lua_KContext ctx)
 
 /* The body of every task: task, function, arguments.  The protected call is
 ** here, inside the coroutine, so that <close> variables of a failing function
-** are closed where they can still await. */
+** are closed where they can still await.  The task stays on the stack: the
+** continuations refer to it, and a child of fork may still resume them. */
 int task_main(lua_State *L)
 {
   struct task *t = lua_touserdata(L, 1);
   int status;
   lua_pushcfunction(L, note_traceback);
-  lua_replace(L, 1);
-  status = lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 1, (lua_KContext)t,
+  lua_insert(L, 2);
+  status = lua_pcallk(L, lua_gettop(L) - 3, LUA_MULTRET, 2, (lua_KContext)t,
                       task_finish);
   return task_finish(L, status, (lua_KContext)t);
 }
@@ -331,13 +337,25 @@ static bool is_cancelled_object(lua_State *L, int index)
   return same;
 }
 
+/* The task never runs again: nothing may point to it, since it has no
+** finaliser (which would cost every task dearly). */
+static void let_go(struct task *t)
+{
+  t->state = TASK_ENDED;
+  if (t->event != NULL)
+    ring_orphan(t->core->home, t->event);
+  t->event = NULL;
+  task_leave_queue(t);
+  timer_disarm(t->core, &t->timer);
+  outcome_drop(t->core, &t->outcome);
+}
+
 /* The task has run for the last time; nresults values are on its stack. */
 static void task_end(lua_State *L, struct task *t)
 {
-  t->state = TASK_ENDED;
+  let_go(t);
   if (t->end == END_FAILED && t->cancelled && is_cancelled_object(t->co, -1))
     t->end = END_CANCELLED;
-  outcome_drop(t->core, &t->outcome);
   if (!queue_empty(&t->awaiting))
     t->observed = true;
   tasks_wake(&t->awaiting);
@@ -359,8 +377,7 @@ static void never_run(lua_State *L, struct task *t)
 static void resume(lua_State *L, struct task *t)
 {
   struct sched *s = &t->core->sched;
-  int status, n = 0, nargs = t->nargs;
-  t->nargs = 0;
+  int status, n = 0, nargs = t->started ? 0 : t->nargs;
   t->started = true;
   t->state = TASK_RUNNING;
   s->current = t;
@@ -400,7 +417,7 @@ void tasks_run_ready(lua_State *L, struct core *core)
   }
 }
 
-void tasks_abandon(lua_State *L, struct core *core)
+void tasks_let_go(lua_State *L, struct core *core)
 {
   struct sched *s = &core->sched;
   lua_rawgeti(L, LUA_REGISTRYINDEX, core->tasks_ref);
@@ -409,12 +426,20 @@ void tasks_abandon(lua_State *L, struct core *core)
     lua_rawgeti(L, -1, i);
     t = lua_touserdata(L, -1);
     if (t != NULL) {
-      task_leave_queue(t);
-      scope_forget(t);
+      let_go(t);
+      t->end = END_CANCELLED;
+      scope_forget(t); /* and so are its siblings */
+      t->slot = 0;
     }
     lua_pop(L, 1);
   }
   lua_pop(L, 1);
+}
+
+void tasks_abandon(lua_State *L, struct core *core)
+{
+  struct sched *s = &core->sched;
+  tasks_let_go(L, core);
   while (s->ntimers > 0)
     timer_disarm(core, s->heap[0]);
   s->current = NULL;

@@ -30,14 +30,19 @@ struct task {
   lua_State *co;
   lua_State *inner; /* what runs for it: co, or a coroutine inside of it */
   struct core *core;
-  int nargs;    /* values on `co` to be resumed with */
-  int nresults; /* on `co`, once it has ended */
+  union {
+    int nargs;    /* on `co`, until it has started */
+    int top;      /* of its stack, before what it is resumed with */
+    int nresults; /* on `co`, once it has ended */
+  };
+  unsigned slot; /* in the table of tasks */
   uint8_t state, end;
   bool started;
   uint8_t shields;    /* calls of shield it is in: cancellation is held back */
   bool cancelled;     /* every await from now on raises */
   bool interrupted;   /* woken by cancel, not by what it waited for */
   bool observed;      /* somebody has been, or will be, given its failure */
+  uint8_t granted;    /* what a channel had for it, see channel.c */
   bool locals_shared; /* see locals.c */
   uint64_t since_ns;  /* when it was parked, by a coarse clock */
   struct outcome outcome;
@@ -51,10 +56,7 @@ struct task {
   struct waiting place;   /* in the line of a channel; */
   struct waiting *places; /* all of them, of one that selects */
   unsigned nplaces;
-  int which;       /* of these came up */
-  uint8_t granted; /* and what, see channel.c */
-  unsigned slot;   /* in the table of tasks */
-  int top;         /* of its stack, before what it is resumed with */
+  int which; /* of these came up */
 };
 
 #define TASK_TYPE "uring.task"
@@ -65,7 +67,8 @@ enum {
   TASK_SCOPE,
   TASK_TRACEBACK,
   TASK_LOCALS, /* its table of uring.locals, see locals.c */
-  TASK_VALUES = 4,
+  TASK_INNER,  /* a coroutine inside of it that waited last, see channel.c */
+  TASK_VALUES = TASK_INNER,
   TASK_NEXT_FAILED = TASK_SCOPE /* of one that has failed, see scope.h */
 };
 
@@ -124,6 +127,10 @@ void tasks_wake_due(struct core *core);
 /* Resumes everybody who is ready now; who gets ready meanwhile runs in the
 ** next turn. */
 void tasks_run_ready(lua_State *L, struct core *core);
+
+/* No task runs again, and nothing of ours points to any: at the end of the
+** state. */
+void tasks_let_go(lua_State *L, struct core *core);
 
 /* Forgets every task without running it: in a child of fork. */
 void tasks_abandon(lua_State *L, struct core *core);

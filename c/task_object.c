@@ -15,40 +15,34 @@
 
 static struct task *totask(lua_State *L)
 {
-  return luaL_checkudata(L, 1, TASK_TYPE);
+  struct task *t = core_self(L);
+  return t != NULL ? t : luaL_checkudata(L, 1, TASK_TYPE);
 }
 
-/* spawn(scope | nil, fn, …) -> Task */
-static int task_spawn(lua_State *L)
+/* On the stack: the scope, the function, its arguments. */
+static int spawn(lua_State *L, struct core *core, struct scope *scope)
 {
-  struct core *core = core_upvalue(L);
   int nargs = lua_gettop(L) - 2;
-  struct scope *scope;
   struct task *t;
-  core_enter(L, core);
-  luaL_checktype(L, 2, LUA_TFUNCTION);
-  if (lua_isnil(L, 1)) {
-    scope_push_current(L, core);
-    lua_replace(L, 1);
-  }
-  scope = luaL_checkudata(L, 1, SCOPE_TYPE);
   if (scope->left)
     return luaL_error(L, "the scope has been left: no task outlives it");
   t = lua_newuserdatauv(L, sizeof *t, TASK_VALUES);
   memset(t, 0, sizeof *t);
   t->core = core;
   t->state = TASK_ENDED; /* until it is whole */
-  luaL_setmetatable(L, TASK_TYPE);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, core->task_meta_ref);
+  lua_setmetatable(L, -2);
   t->co = lua_newthread(L);
   lua_setiuservalue(L, -2, TASK_THREAD);
   lua_pushvalue(L, 1);
   lua_setiuservalue(L, -2, TASK_SCOPE);
-  if (!lua_checkstack(t->co, nargs + 3))
+  if (nargs + 3 > LUA_MINSTACK && !lua_checkstack(t->co, nargs + 3))
     return luaL_error(L, "too many arguments to a task");
   lua_insert(L, 2); /* scope; task; fn; args */
   lua_pushcfunction(t->co, task_main);
-  lua_pushlightuserdata(t->co, t);
-  lua_xmove(L, t->co, nargs + 1);
+  lua_pushvalue(L, 2);
+  lua_insert(L, 3);
+  lua_xmove(L, t->co, nargs + 2);
   t->nargs = nargs + 2;
   task_anchor(L, t);
   task_make_ready(t);
@@ -58,9 +52,31 @@ static int task_spawn(lua_State *L)
   return 1;
 }
 
+/* spawn(scope, fn, …) -> Task */
+static int task_spawn(lua_State *L)
+{
+  struct core *core = core_upvalue(L);
+  core_enter(L, core);
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  return spawn(L, core, luaL_checkudata(L, 1, SCOPE_TYPE));
+}
+
+/* spawn_here(fn, …) -> Task, in the current scope */
+static int task_spawn_here(lua_State *L)
+{
+  struct core *core = core_upvalue(L);
+  core_enter(L, core);
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  scope_push_current(L, core);
+  lua_insert(L, 1);
+  return spawn(L, core, lua_touserdata(L, 1));
+}
+
 /* Pushes what an ended task came to, or raises its error. */
 static int push_results(lua_State *L, struct task *t)
 {
+  if (t->end == END_RETURNED && t->nresults == 0)
+    return 0;
   luaL_checkstack(L, t->nresults + 1, "too many results");
   if (!lua_checkstack(t->co, t->nresults))
     return luaL_error(L, "not enough memory for the results of a task");
@@ -72,6 +88,8 @@ static int push_results(lua_State *L, struct task *t)
     return t->nresults;
   }
   t->observed = true;
+  if (t->end == END_CANCELLED)
+    return task_raise_cancelled(L);
   lua_pushvalue(t->co, -1);
   lua_xmove(t->co, L, 1);
   return lua_error(L);
@@ -157,19 +175,6 @@ static int task_tostring(lua_State *L)
   return 1;
 }
 
-/* Collected: it has ended, or the state is being closed. */
-static int task_gc(lua_State *L)
-{
-  struct task *t = totask(L);
-  outcome_drop(t->core, &t->outcome);
-  if (t->event != NULL)
-    ring_orphan(t->core->home, t->event);
-  t->event = NULL;
-  task_leave_queue(t);
-  timer_disarm(t->core, &t->timer);
-  return 0;
-}
-
 /*
 ** Suspending without an operation
 */
@@ -227,11 +232,23 @@ static int task_yield(lua_State *L)
   return lua_yieldk(L, 0, (lua_KContext)t, wait_k);
 }
 
+/* The task that leaves a shield need not be the one that entered it: a
+** coroutine of uring.coroutine takes its shields along, see there. */
 static int shield_k(lua_State *L, int status, lua_KContext ctx)
 {
-  ((struct task *)ctx)->shields--;
+  const struct core *core = (const struct core *)ctx;
+  struct task *t = core->sched.current;
+  if (t != NULL && t->inner == L && t->shields > 0)
+    t->shields--;
   if (status != LUA_OK && status != LUA_YIELD)
     return lua_error(L);
+  return lua_gettop(L);
+}
+
+static int unshielded_k(lua_State *L, int status, lua_KContext ctx)
+{
+  (void)status;
+  (void)ctx;
   return lua_gettop(L);
 }
 
@@ -244,15 +261,15 @@ static int task_shield(lua_State *L)
   int status;
   luaL_checktype(L, 1, LUA_TFUNCTION);
   if (t == NULL || t->inner != L) { /* nobody there to be cancelled */
-    lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+    lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, unshielded_k);
     return lua_gettop(L);
   }
   if (t->shields == UINT8_MAX)
     return luaL_error(L, "too many shields inside one another");
   t->shields++;
-  status = lua_pcallk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, (lua_KContext)t,
+  status = lua_pcallk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, (lua_KContext)core,
                       shield_k);
-  return shield_k(L, status, (lua_KContext)t);
+  return shield_k(L, status, (lua_KContext)core);
 }
 
 /* now() -> seconds of the monotonic clock */
@@ -307,21 +324,21 @@ static const luaL_Reg task_methods[] = {
 };
 
 static const luaL_Reg task_functions[] = {
-    {"spawn", task_spawn}, {"sleep", task_sleep},   {"yield", task_yield},
-    {"now", task_now},     {"shield", task_shield}, {"current", task_current},
-    {NULL, NULL},
+    {"spawn", task_spawn},     {"spawn_here", task_spawn_here},
+    {"sleep", task_sleep},     {"yield", task_yield},
+    {"now", task_now},         {"shield", task_shield},
+    {"current", task_current}, {NULL, NULL},
 };
 
 void task_register(lua_State *L, struct core *core)
 {
   luaL_newmetatable(L, TASK_TYPE);
-  lua_pushcfunction(L, task_gc);
-  lua_setfield(L, -2, "__gc");
   lua_pushcfunction(L, task_tostring);
   lua_setfield(L, -2, "__tostring");
-  luaL_newlib(L, task_methods);
+  lua_newtable(L);
+  core_set_methods(L, task_methods, lua_absindex(L, -2));
   lua_setfield(L, -2, "__index");
-  lua_pop(L, 1);
+  core->task_meta_ref = luaL_ref(L, LUA_REGISTRYINDEX);
   luaL_getmetatable(L, SCOPE_TYPE); /* scope:spawn(fn, …) */
   lua_getfield(L, -1, "__index");
   lua_pushlightuserdata(L, core);

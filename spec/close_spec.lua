@@ -339,24 +339,25 @@ describe("closing a ring", function()
     it("never blocks the collector, and is reaped later", function()
       local file <close> = assert(uring.open(big_path))
       local n = testkit.fds()
-      do
-        local r = ring { entries = 8 }
-        local _ops = {} -- luacheck: ignore
-        for i = 1, 3 do
-          _ops[i] = r:prepare("read", file:fd(), uring.buffer(BIG // 4), BIG // 4, 0, { async = true })
+      local lingered = false
+      for _ = 1, helper.slow and 1 or 20 do -- where the machine is busy the kernel may be done before we are
+        do
+          local r = ring { entries = 8 }
+          local _ops = {} -- luacheck: ignore
+          for i = 1, 3 do
+            _ops[i] = r:prepare("read", file:fd(), uring.buffer(BIG // 4), BIG // 4, 0, { async = true })
+          end
+          r:submit()
         end
-        r:submit()
-        uring.sleep(0.005)
+        local began = uring.now()
+        collectgarbage()
+        collectgarbage()
+        local took = uring.now() - began
+        lingered = testkit.fds() > n and took < 0.05
+        assert.are.equal(0, descriptors_left(n))
+        if lingered then break end
       end
-      local began = uring.now()
-      collectgarbage()
-      collectgarbage()
-      local took = uring.now() - began
-      if not helper.slow then
-        assert.is_true(testkit.fds() > n) -- it lingers
-        assert.is_true(took < 0.05)
-      end
-      assert.are.equal(0, descriptors_left(n))
+      assert.is_true(lingered or helper.slow)
     end)
 
     it("cancels what is in flight and closes what comes late", function()

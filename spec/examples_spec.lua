@@ -207,6 +207,13 @@ runs["fetch_many.lua"] = function()
   has(out, "1 requests, 0 failed, at most 1 at a time\n")
 end
 
+runs["pool.lua"] = function()
+  local out, err, status = example("pool.lua", "50 2")
+  assert.are.equal("", err)
+  assert.are.equal(0, status)
+  has(out, "50 clients, 2 buffers of 512 bytes")
+end
+
 runs["embed_luv.lua"] = function()
   if not os.execute [[lua5.4 -e 'require "luv"' 2>/dev/null]] then
     return pending "luv is not installed"

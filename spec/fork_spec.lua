@@ -217,6 +217,22 @@ describe("a child of fork", function()
     pcall(reading.await, reading)
   end)
 
+  with_new_ring("has none of the parent's tasks after uring.close()", function()
+    local parked = uring.spawn(uring.sleep, 60)
+    uring.sleep(0.001)
+    assert.are.same({ "cancelled", "false", "true", "ran", "cancelled" }, { in_child(function()
+      uring.close()
+      local status = parked:status()
+      parked:cancel()
+      local ok, err = pcall(parked.await, parked)
+      collectgarbage()
+      local ran = uring.spawn(function() uring.sleep(0.001) return "ran" end):await()
+      return status, ok, err == uring.cancelled, ran, parked:status()
+    end) })
+    parked:cancel()
+    pcall(parked.await, parked)
+  end)
+
   it("closes its copies of the parent's descriptors when it closes the parent's rings", function()
     local r <close> = uring.ring { entries = 8 }
     local op = r:prepare("timeout", 60)
@@ -338,6 +354,119 @@ describe("a child of fork", function()
     assert.are.equal(0, status)
   end)
 
+  describe("and the parent's pools", function()
+    local function send(fd, text)
+      assert.are.equal(#text, uring.op.send(fd, text))
+    end
+
+    it("is refused them", function()
+      local r <close> = uring.ring { entries = 8 }
+      local p <close> = r:pool { buffers = 2, size = 8 }
+      local outgoing <close> = r:pool { buffers = 2, size = 8, outgoing = true }
+      local a <close>, other = uring.socketpair()
+      local _b <close> = other
+      assert_all_refused(errors_in_child(
+        function() r:pool() end,
+        function() p:group() end,
+        function() return #p end,
+        function() outgoing:push "x" end,
+        function() r:prepare("recv", a:fd(), p) end))
+      assert.are.equal(2, p:stats().provided)
+    end)
+
+    with_new_ring("takes nothing of them from the parent, whatever it does", function()
+      local r <close> = uring.ring { entries = 8 }
+      local a <close>, other = uring.socketpair()
+      local b <close> = other
+      for _, how in ipairs { "the pool", "the ring", "its Buffers", "all by a collection", "nothing" } do
+        local p = r:pool { buffers = 2, size = 8 }
+        send(b:fd(), "datadata")
+        local _, x = r:prepare("recv", a:fd(), p):await()
+        local s = x:slice(1, 4)
+        local c <close>, another = uring.socketpair()
+        local d <close> = another
+        local waiting = r:prepare("recv", a:fd(), p)
+        local many = r:prepare("recv", c:fd(), p, { multishot = true, copy = true })
+        r:submit()
+        assert.are.same({ "datadata", "1", "1", "true" }, { in_child(function()
+          local text, stats = x:get(), p:stats()
+          if how == "the pool" then
+            p:close()
+          elseif how == "the ring" then
+            r:close()
+          elseif how == "its Buffers" then
+            s:close()
+            x:set(1, "changed!"):close()
+          elseif how == "all by a collection" then
+            p, waiting, many, x, s = nil -- luacheck: ignore
+            collectgarbage()
+            collectgarbage()
+          end
+          local own = assert(uring.ring { entries = 4 })
+          local q = own:pool { buffers = 2, size = 8 }
+          local one, two = require "uring.core".socketpair()
+          own:prepare("send", two, "own"):await()
+          local n, text_of_own = own:prepare("recv", one, q, { copy = true }):await()
+          return text, stats.provided, stats.out, n == 3 and text_of_own == "own"
+        end) })
+        assert.are.same({ 1, 1, "datadata" }, { p:stats().provided, p:stats().out, x:get() })
+        send(b:fd(), "one")
+        local n, y = waiting:await()
+        assert.are.same({ 3, "one" }, { n, y:get() })
+        assert.are.equal("datadata", x:get())
+        x:close()
+        y:close()
+        send(d:fd(), "two")
+        assert.are.same({ 3, "two" }, { many:await() })
+        send(d:fd(), "three")
+        assert.are.same({ 5, "three" }, { many:await() })
+        many:cancel()
+        assert.is_nil((many:await()))
+        s:close()
+        assert.are.same({ 2, 0 }, { p:stats().provided, p:stats().out })
+        p:close()
+      end
+    end)
+
+    with_new_ring("leaves an operation that starves to the parent", function()
+      local r <close> = uring.ring { entries = 8 }
+      local a <close>, other = uring.socketpair()
+      local b <close> = other
+      local p <close> = r:pool { buffers = 1, size = 4 }
+      send(b:fd(), "1234abcd")
+      local _, x = r:prepare("recv", a:fd(), p):await()
+      local waiting = r:prepare("recv", a:fd(), p)
+      r:prepare("timeout", 0.002):await()
+      assert.are.equal(1, p:stats().starved)
+      r:fd() -- there is a bell
+      in_child(function()
+        x:close()
+        r:close()
+        local own = assert(uring.ring { entries = 4 })
+        assert(own:prepare("nop"):await() == 0)
+      end)
+      assert.are.same({ "submitted", "1234" }, { waiting:status(), x:get() })
+      x:close()
+      local n, y = waiting:await()
+      assert.are.same({ 4, "abcd" }, { n, y:get() })
+      y:close()
+    end)
+
+    with_new_ring("leaves what is provided by number lent in the parent", function()
+      local r <close> = uring.ring { entries = 8 }
+      local memory = uring.buffer(16)
+      assert.are.equal(0, (r:prepare("provide_buffers", memory, 8, 2, 1, 0):await()))
+      assert.are.same({ "lent", "owned" }, { in_child(function()
+        local before = memory:status()
+        r:close()
+        return before, memory:status()
+      end) })
+      assert.are.equal("lent", memory:status())
+      assert.are.equal(2, (r:prepare("remove_buffers", 2, 1):await()))
+      assert.are.equal("owned", memory:status())
+    end)
+  end)
+
   describe("exits normally", function()
     -- Everything there is, prepared, in flight and in the backlog; then a fork, and lua_close on both sides.
     local parent = [[
@@ -363,6 +492,11 @@ describe("a child of fork", function()
       uring.spawn(function() uring.op.read(other:fd(), uring.buffer(10), 10) end)
       uring.spawn(function() uring.sleep(60) return kept end)
       uring.spawn(function() ops[1]:await() end)
+      pool = uring.pool { buffers = 1, size = 4 }
+      one, two = require "uring.core".socketpair()
+      uring.op.send(two, "12345678")
+      received = select(2, uring.op.recv(one, pool))
+      starving = uring.prepare("recv", one, pool, { multishot = true })
       uring.sleep(0.001)
       uring.spawn(uring.yield) -- has not begun at the fork
       local pid = testkit.fork()

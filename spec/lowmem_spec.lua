@@ -237,6 +237,98 @@ describe("out of memory", function()
     if not err:find "on purpose" then error(err, 0) end
   ]])
 
+  sweeps("channels", [[
+    local sync = uring.sync or core.sync
+    uring.run(function()
+      local ch, big, back = sync.channel(), sync.channel(100), sync.channel(1)
+      local idle = uring.spawn(function() sync.select { sync.channel(), sync.channel() } end)
+      local echo = uring.spawn(function()
+        for value in ch:values() do
+          back:send(value)
+        end
+        return select(2, back:receive())
+      end)
+      for i = 1, 20 do
+        assert(ch:send(i))
+        local which, value = sync.select { big, back, { sync.channel(), {} } }
+        assert(which == 2 and value == i)
+      end
+      for i = 1, 100 do
+        assert(big:try_send { i })
+      end
+      assert(not big:try_send(0) and #big == 100)
+      for i = 1, 100 do
+        assert(big:receive()[1] == i)
+      end
+      idle:cancel()
+      ch:close()
+      back:close()
+      assert(echo:await() == "closed")
+    end)
+  ]])
+
+  sweeps("semaphores, mutexes, conditions and wait groups", [[
+    local sync = uring.sync or core.sync
+    uring.run(function()
+      local s, m, c, g = sync.semaphore(1), sync.mutex(), sync.condition(), sync.waitgroup(5)
+      local inside, told = 0, 0
+      for i = 1, 5 do
+        uring.spawn(function()
+          local _s <close> = s:acquire()
+          local _m <close> = m:lock()
+          inside = inside + 1
+          assert(inside == 1)
+          uring.yield()
+          inside = inside - 1
+          g:done()
+        end)
+        uring.spawn(function() c:wait() told = told + 1 end)
+      end
+      g:wait()
+      c:notify_all()
+      uring.yield()
+      assert(told == 5 and s:acquire() == s and not s:try_acquire() and m:try_lock())
+      m:unlock()
+      assert(tostring(m) and tostring(s) and tostring(c) and tostring(g))
+    end)
+  ]])
+
+  sweeps("awaits in coroutines", [[
+    local sync, co = uring.sync or core.sync, uring.coroutine or core.coroutine
+    uring.run(function()
+      local ch, closed = sync.channel(), 0
+      uring.spawn(function()
+        for i = 1, 5 do ch:send { i } end
+        ch:close()
+      end)
+      local function each(depth)
+        local _ <close> = setmetatable({}, { __close = function() closed = closed + 1 end })
+        if depth > 0 then
+          for value in co.wrap(each), depth - 1 do
+            co.yield(value)
+          end
+          return
+        end
+        for value in ch:values() do
+          uring.shield(uring.yield)
+          co.yield(value[1])
+        end
+      end
+      local sum = 0
+      for value in co.wrap(each), 3 do
+        sum = sum + value
+        uring.yield() -- it knows again who it is
+      end
+      assert(sum == 15 and closed == 4)
+      local failing = co.create(function()
+        uring.sleep(0.00001)
+        error("on pur" .. "pose")
+      end)
+      local ok, err = co.resume(failing)
+      assert(not ok)
+      uring.yield()
+      if not tostring(err):find "on purpose" then error(err, 0) end
+    end)
   sweeps("scopes", [[
     local result = uring.scope(function(scope)
       uring.locals.user = "ann"
@@ -360,6 +452,133 @@ describe("out of memory", function()
       local _conn <close> = assert(uring.connect(listener:address()))
       fds[i] = assert(op:await())
     end
+  ]])
+
+  sweeps("pools", [[
+    local p <close> = assert(uring.pool { buffers = 4, size = 8 })
+    local big <close> = assert(uring.pool { buffers = 300, size = 1000, incremental = true })
+    local outgoing <close> = assert(uring.pool { buffers = 2, size = 8, outgoing = true })
+    assert(#p == 4 and p:stats().provided == 4 and tostring(big):find "300" and p:group() ~= big:group())
+    local fds <close> = descriptors()
+    fds[1], fds[2] = core.socketpair()
+    local a, b = fds[1], fds[2]
+    assert(outgoing:push "hello" and uring.prepare("send", b, outgoing):await() == 5)
+    do
+      local n, x = uring.prepare("recv", a, p):await()
+      local _x <close> = x
+      assert(n == 5 and x:get() == "hello" and x:slice(2, 3):get() == "el")
+    end
+    assert(uring.prepare("send", b, ("x"):rep(24)):await() == 24)
+    local n, list = uring.prepare("recv", a, p, { bundle = true }):await()
+    assert(n == 24 and #list == 3)
+    for _, x in ipairs(list) do
+      assert(x:get() == "xxxxxxxx")
+      x:close()
+    end
+    assert(uring.prepare("send", b, ("y"):rep(20)):await() == 20)
+    n, list = uring.prepare("recv", a, p, { bundle = true, copy = true }):await()
+    assert(n <= 20 and list == ("y"):rep(n))
+    assert(uring.prepare("send", b, "yyyy"):await() == 4)
+    n, list = uring.prepare("recv", a, big, { copy = true }):await()
+    assert(n >= 4 and list == ("y"):rep(n))
+    collectgarbage()
+    local s = p:stats()
+    assert(s.provided == 4 and s.out == 0)
+  ]])
+
+  sweeps("operations of tasks that take from a pool", [[
+    local fds <close> = descriptors()
+    fds[1], fds[2] = core.socketpair()
+    local a, b = fds[1], fds[2]
+    local p <close> = assert(uring.pool { buffers = 1, size = 4 })
+    uring.run(function()
+      local readers = {}
+      for i = 1, 4 do
+        readers[i] = uring.spawn(function()
+          local n, x = uring.op.recv(a, p)
+          local _x <close> = x
+          uring.yield()
+          return n
+        end)
+      end
+      assert(uring.op.send(b, "1234567812345678") == 16)
+      for i = 1, 4 do
+        assert(readers[i]:await() == 4)
+      end
+    end)
+  ]])
+
+  sweeps("a multishot recv", [[
+    local fds <close> = descriptors()
+    fds[1], fds[2] = core.socketpair()
+    local a, b = fds[1], fds[2]
+    local p <close> = assert(uring.pool { buffers = 20, size = 4 })
+    local op <close> = uring.prepare("recv", a, p, { multishot = true })
+    assert(uring.prepare("send", b, ("0123"):rep(50)):await() == 200)
+    local bytes = 0
+    for n, x in op:results() do
+      bytes = bytes + n
+      assert(x:get() == "0123")
+      x:close()
+      if bytes == 200 then
+        break
+      end
+    end
+    collectgarbage()
+    local s = p:stats()
+    assert(s.provided == 20 and s.out == 0)
+  ]])
+
+  sweeps("a multishot recv that is far ahead of its reader", [[
+    local r <close> = assert(uring.ring { entries = 4 })
+    local fds <close> = descriptors()
+    fds[1], fds[2] = core.socketpair()
+    local a, b = fds[1], fds[2]
+    local p <close> = assert(r:pool { buffers = 300, size = 4 })
+    local op <close> = r:prepare("recv", a, p, { multishot = true, copy = true })
+    r:submit()
+    assert(uring.prepare("send", b, ("0123"):rep(400)):await() == 1600)
+    uring.prepare("shutdown", b, "w"):await()
+    assert(r:prepare("timeout", 0.001):await() == 0)
+    local bytes = 0
+    for n, text in op:results() do -- raises where a result could not be kept
+      bytes = bytes + n
+      assert(text == "0123")
+    end
+    assert(bytes == 1600, bytes)
+  ]])
+
+  sweeps("a multishot recvmsg", [[
+    local fds <close> = descriptors()
+    fds[1], fds[2] = core.socketpair(const.SOCK_DGRAM)
+    local a, b = fds[1], fds[2]
+    local p <close> = assert(uring.pool { buffers = 4, size = 300 })
+    for _, reuse in ipairs { false, true } do
+      local op <close> = uring.prepare("recvmsg", a, { data = p, control = 64 }, { multishot = true, reuse = reuse })
+      for _ = 1, 3 do
+        assert(uring.prepare("send", b, "hello"):await() == 5)
+        local n, message, x = op:await()
+        assert(n == 5 and message.flags == 0 and x:get() == "hello")
+        if not reuse then
+          x:close()
+        end
+      end
+    end
+  ]])
+
+  sweeps("buffers provided by number", [[
+    local fds <close> = descriptors()
+    fds[1], fds[2] = core.socketpair()
+    local a, b = fds[1], fds[2]
+    local r <close> = assert(uring.ring { entries = 4 })
+    local memory = uring.buffer(32)
+    assert(r:prepare("provide_buffers", memory, 8, 4, 3, 0):await() == 0)
+    assert(r:stats().bytes_lent == 32)
+    assert(uring.prepare("send", b, "hello"):await() == 5)
+    local n, id = r:prepare("recv", a, nil, { buffer_group = 3 }):await()
+    assert(n == 5 and memory:get(8 * id + 1, 8 * id + 5) == "hello")
+    assert(r:prepare("remove_buffers", 4, 3):await() == 3)
+    assert(r:stats().bytes_lent == 0 and memory:status() == "owned")
   ]])
 
   sweeps("the default ring", [[

@@ -35,6 +35,9 @@ local M = {
   --- `options { fixed_file = true }`: a table of options that is read once, for
   -- calls that are made often.
   options = core.options;
+  --- Starts a task in the current scope: `spawn(fn, ...)` → Task.  It first
+  -- runs in the next turn.
+  spawn = core.spawn_here;
   sleep = core.sleep;
   yield = core.yield;
   shield = core.shield;
@@ -94,14 +97,6 @@ end)
 -- The ring's methods on the default ring, which is created at first use.
 for name, on_default in pairs(core.on_default) do
   M[name] = on_default
-end
-
---- Starts a task in the current scope; it first runs in the next turn.
--- @func fn
--- @param ... its arguments
--- @treturn Task
-function M.spawn(fn, ...)
-  return core.spawn(nil, fn, ...)
 end
 
 -- The results of one awaited thing are all returned; of several, the first of

@@ -1,5 +1,6 @@
 /* What specs need from the system and Lua does not have: counting
-** descriptors, fork and wait, signals, and an allocator that fails.
+** descriptors, fork and wait, signals, the kernel's view of a pool, and an
+** allocator that fails.
 */
 #include <dirent.h>
 #include <errno.h>
@@ -10,6 +11,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -223,6 +225,22 @@ static int fail_allocation(lua_State *L)
   return 1;
 }
 
+/* pool_head(ring_fd, group) -> how many buffers of a pool the kernel has taken
+** so far, modulo 65536; nil where the kernel does not tell (before 6.8) */
+static int pool_head(lua_State *L)
+{
+  struct {
+    uint32_t group, head, resv[8];
+  } status;
+  memset(&status, 0, sizeof status);
+  status.group = (uint32_t)luaL_checkinteger(L, 2);
+  if (syscall(SYS_io_uring_register, (int)luaL_checkinteger(L, 1), 26, &status,
+              1) < 0)
+    return 0;
+  lua_pushinteger(L, status.head);
+  return 1;
+}
+
 /* A descriptor that has no opcode. */
 static int epoll(lua_State *L)
 {
@@ -325,6 +343,7 @@ static const luaL_Reg functions[] = {
     {"limit_fds", limit_fds},
     {"fail_allocation", fail_allocation},
     {"epoll", epoll},
+    {"pool_head", pool_head},
     {"in_thread", in_thread},
     {"eventfd", eventfd_lua},
     {"signal_eventfd", signal_eventfd},

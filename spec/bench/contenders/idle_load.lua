@@ -2,14 +2,11 @@
 -- all of them are being served; then nobody says anything.
 --   lua5.4 idle_load.lua PORT SERVER_PID COUNT
 -- Prints ops=COUNT, bytes= that the server's memory grew by, and how long a byte to everybody and back takes.
+package.path = arg[0]:match "^(.*)/[^/]*$" .. "/../?.lua;" .. package.path
+local resident = require "support.resident"
 local uring = require "uring"
 
 local port, server, count = arg[1], arg[2], tonumber(arg[3])
-
-local function resident()
-  local f <close> = assert(io.open(("/proc/%s/statm"):format(server)))
-  return select(2, f:read("n", "n")) * 4096
-end
 
 local function everybody_hears(fds)
   local buf = uring.buffer(1)
@@ -18,13 +15,13 @@ local function everybody_hears(fds)
 end
 
 uring.run(function()
-  local before, fds, streams = resident(), {}, {}
+  local before, fds, streams = resident(server), {}, {}
   for i = 1, count do
     streams[i] = assert(uring.connect("127.0.0.1:" .. port))
     fds[i] = streams[i]:fd()
   end
   everybody_hears(fds)
-  local bytes = resident() - before
+  local bytes = resident(server) - before
   local wall = uring.now()
   everybody_hears(fds)
   wall = uring.now() - wall
