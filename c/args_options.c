@@ -221,6 +221,8 @@ static const char *pool_mismatch(const struct request *q)
     return "reuse goes neither with copy nor with bundle";
   if (pool == NULL)
     return NULL;
+  if (q->event_flags & EVENT_BUNDLE && q->sqe.flags & IOSQE_ASYNC)
+    return "a bundle is not for what is made async";
   if (q->event_flags & EVENT_BUNDLE && q->sqe.len > 0)
     return "a bundle takes no length: it is of whole buffers";
   if (pool->outgoing != (q->row->opcode == IORING_OP_SEND))

@@ -226,6 +226,8 @@ static void check_raw_flags(struct reader *in)
   if ((q->sqe.opcode == IORING_OP_RECV || q->sqe.opcode == IORING_OP_SEND) &&
       q->sqe.ioprio & URING_RECVSEND_BUNDLE)
     q->event_flags |= EVENT_BUNDLE;
+  if (q->event_flags & EVENT_BUNDLE && q->sqe.flags & IOSQE_ASYNC)
+    args_bad(in, &flags, "a bundle is not for what is made async");
   if (q->sqe.flags & IOSQE_IO_DRAIN) { /* see the backlog in ring.c */
     q->sqe.flags &= (uint8_t)~IOSQE_IO_DRAIN;
     q->event_flags |= EVENT_DRAIN;

@@ -281,6 +281,40 @@ static void attach(struct event *e, const struct request *q,
   }
 }
 
+/* The kernel does not know those that rest: what is asked of one of them is
+** done here.  A descriptor that is closed takes along those that would go on
+** with whoever gets its number. */
+static bool reaches_resting(struct ring *r, const struct request *q)
+{
+  struct event *target = q->target != NULL ? q->target->event : NULL;
+  bool cancels = q->row->opcode == IORING_OP_ASYNC_CANCEL;
+  if (target != NULL && target->flags & EVENT_RESTING) {
+    if (q->aux != AUX_NEW_TIME && !(q->sqe.len & IORING_POLL_UPDATE_EVENTS))
+      ring_cancel(r, target);
+    return true;
+  }
+  if (q->row->opcode == IORING_OP_CLOSE && q->sqe.file_index == 0)
+    again_cancel_fd(r, q->sqe.fd, false);
+  if (cancels && q->sqe.cancel_flags & IORING_ASYNC_CANCEL_ANY)
+    return again_cancel_fd(r, -1, false) &&
+           !(q->sqe.cancel_flags & IORING_ASYNC_CANCEL_ALL);
+  if (cancels && q->sqe.cancel_flags & IORING_ASYNC_CANCEL_FD)
+    return again_cancel_fd(r, q->sqe.fd,
+                           q->sqe.cancel_flags &
+                               IORING_ASYNC_CANCEL_FD_FIXED) &&
+           !(q->sqe.cancel_flags & IORING_ASYNC_CANCEL_ALL);
+  return false;
+}
+
+/* The result is known; a NOP carries it. */
+static void answer(struct event *e, int32_t res, struct io_uring_sqe *sqe)
+{
+  e->res = res;
+  e->flags |= EVENT_RESULT;
+  memset(sqe, 0, sizeof *sqe);
+  sqe->opcode = IORING_OP_NOP;
+}
+
 /* An opcode that this kernel lacks: done by a system call, or not at all;
 ** either way a NOP carries the result, so it comes like any other. */
 static void make_up(struct event *e, const struct request *q,
@@ -445,6 +479,8 @@ struct event *op_commit(lua_State *L, struct ring *r, struct request *q)
     prepare_to_go_on(r, e, q);
   if (is_lacking(r, q))
     make_up(e, q, sqe);
+  else if (r->resting > 0 && reaches_resting(r, q))
+    answer(e, 0, sqe);
   sqe->user_data = event_user_data(e);
   ring_queue(r, e, sqe);
   return e;

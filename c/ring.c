@@ -44,13 +44,24 @@ void ring_settle(struct ring *r, struct outcome *o, struct event *e,
   e->aux = NULL;
 }
 
+/* A bundle that is sent tells of its parts, one after the other. */
+static bool is_send_bundle(const struct event *e)
+{
+  return e->flags & EVENT_BUNDLE && e->row->opcode == IORING_OP_SEND;
+}
+
 /* The result that the program gets to see. */
 static int32_t result_of(const struct event *e, int32_t res)
 {
   if (e->flags & EVENT_LOST)
     return -ENOMEM;
+  if (e->flags & EVENT_RESULT && is_send_bundle(e) && res > 0)
+    return e->res + res;
   if (e->flags & EVENT_RESULT)
     return e->res;
+  if (res == -ENOBUFS && e->flags & EVENT_SELECTS &&
+      e->flags & EVENT_CANCELLING)
+    return -ECANCELED;
   if (e->flags & EVENT_WITHDRAWN)
     return -ECANCELED;
   /* -512 and on are the kernel's own ERESTART codes: a worker was
@@ -133,6 +144,8 @@ static void progress(struct ring *r, struct event *e, const struct result *one)
     } else if (operation_unread(e->op) >= RESULTS_MAX) {
       again_pause(r, e);
     }
+  } else if (e->flags & EVENT_RESULT && is_send_bundle(e)) {
+    e->res += one->res > 0 ? one->res : 0;
   } else if (e->flags & EVENT_RESULT || (!e->task && !e->op)) {
     ring_lose(r, e, one);
   } else {
@@ -263,7 +276,8 @@ int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
   deadline_ns = cancel_retry(r, deadline_ns);
   all = queue_refill(L, r);
   /* what found no room follows in the next step: first hand over */
-  wait = wait && all && completed == r->stats.completed && cq_empty(r);
+  wait = wait && all && !again_can_wake(r) &&
+         completed == r->stats.completed && cq_empty(r);
   to_submit = queue_publish(r);
   rc = ring_enter(r, to_submit, wait, deadline_ns);
   skip_check_whole(r);

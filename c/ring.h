@@ -191,6 +191,12 @@ bool ring_group_is_full(const struct ring *r);
 ** withdrawn and never will be seen.  The outcome comes as any other. */
 void ring_cancel(struct ring *r, struct event *e);
 
+/* Is there a buffer for one that waits for it? */
+bool again_can_wake(const struct ring *r);
+
+/* Cancels the resting ones on a descriptor (-1: any); are there some? */
+bool again_cancel_fd(struct ring *r, int fd, bool fixed);
+
 /* A buffer has come back: whoever has waited longest for one tries again. */
 void again_wake_for_buffer(struct pool *pool);
 

@@ -59,13 +59,47 @@ void again_wake_for_buffer(struct pool *pool)
     again_wake(pool->ring, pool->starving.head);
 }
 
+bool again_can_wake(const struct ring *r)
+{
+  if (r->starving == 0)
+    return false;
+  for (const struct pool *p = r->pools; p != NULL; p = p->next)
+    if (p->provided > 0 && p->starving.head != NULL)
+      return true;
+  return false;
+}
+
 void again_look_for_buffers(struct ring *r)
 {
   if (r->starving == 0 || r->waking.head != NULL)
     return;
-  for (struct pool *pool = r->pools; pool != NULL; pool = pool->next)
-    if (pool->provided > 0)
-      again_wake_for_buffer(pool);
+  for (struct pool *p = r->pools; p != NULL; p = p->next)
+    for (unsigned n = p->provided; n > 0 && p->starving.head != NULL; n--)
+      again_wake(r, p->starving.head);
+}
+
+struct on_fd {
+  struct ring *ring;
+  int fd;
+  bool fixed, found;
+};
+
+static void cancel_resting(struct event *e, void *arg)
+{
+  struct on_fd *on = arg;
+  bool fixed = (e->again.sqe.flags & IOSQE_FIXED_FILE) != 0;
+  if (!(e->flags & EVENT_RESTING) ||
+      (on->fd >= 0 && (e->fd != on->fd || fixed != on->fixed)))
+    return;
+  ring_cancel(on->ring, e);
+  on->found = true;
+}
+
+bool again_cancel_fd(struct ring *r, int fd, bool fixed)
+{
+  struct on_fd on = {r, fd, fixed, false};
+  event_each(&r->events, cancel_resting, &on);
+  return on.found;
 }
 
 /* The kernel has ended it, and it is to go on. */
@@ -78,10 +112,32 @@ static void rest(struct ring *r, struct event *e)
   r->resting++;
 }
 
+/* Receives that would not even be armed without a buffer are asked to wait for
+** data first: only those that have some have to wait for a buffer. */
+static bool can_wait_for_data(struct event *e)
+{
+  if (e->row->opcode != IORING_OP_RECV && e->row->opcode != IORING_OP_RECVMSG)
+    return false;
+  if (e->again.sqe.ioprio & IORING_RECVSEND_POLL_FIRST)
+    return false;
+  e->again.sqe.ioprio |= IORING_RECVSEND_POLL_FIRST;
+  e->flags |= EVENT_POLLS;
+  return true;
+}
+
 static void starve(struct ring *r, struct event *e)
 {
   struct pool *pool = e->again.pool;
+  bool has_data = !can_wait_for_data(e);
   rest(r, e);
+  if (!has_data) {
+    again_wake(r, e);
+    return;
+  }
+  if (e->flags & EVENT_POLLS) { /* it has data now */
+    e->again.sqe.ioprio &= (uint16_t)~IORING_RECVSEND_POLL_FIRST;
+    e->flags &= ~EVENT_POLLS;
+  }
   pool->starved++;
   if (pool->provided > 0) { /* some have come back meanwhile */
     again_wake(r, e);

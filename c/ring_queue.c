@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "pool.h"
 #include "ring_parts.h"
 #include "skip.h"
 #include "task.h"
@@ -191,6 +192,11 @@ const char *ring_link(struct ring *r, struct event *const events[],
   for (unsigned i = 0; i < count; i++)
     if (events[i]->flags & EVENT_RESULT)
       return "an operation that this kernel lacks cannot be linked";
+  for (unsigned i = 1; i < count; i++)
+    if (events[i]->flags & EVENT_BUNDLE ||
+        (events[i]->flags & EVENT_SELECTS && events[i]->again.pool != NULL &&
+         events[i]->again.pool->incremental))
+      return "a bundle, or an incremental pool, is only for the first";
   if (count > r->io.sq.ring_entries)
     return "more operations to be linked than the ring has entries";
   while (b->size - b->count < r->io.sq.ring_entries)
@@ -303,7 +309,7 @@ bool ring_has_unsent(const struct ring *r)
 {
   const struct io_uring_sq *sq = &r->io.sq;
   const struct backlog *b = &r->backlog;
-  if (r->cancels.head != NULL || r->waking.head != NULL ||
+  if (r->cancels.head != NULL || r->waking.head != NULL || again_can_wake(r) ||
       sq->sqe_tail != io_uring_smp_load_acquire(sq->khead))
     return true;
   return b->count > 0 && group_size(b, 0) > 0 &&

@@ -329,6 +329,8 @@ describe("out of memory", function()
       uring.yield()
       if not tostring(err):find "on purpose" then error(err, 0) end
     end)
+  ]])
+
   sweeps("scopes", [[
     local result = uring.scope(function(scope)
       uring.locals.user = "ann"
