@@ -250,6 +250,7 @@ describe("a pool", function()
       ["recv: an incremental pool is not for what is made async"] = { "recv", a, incremental, { async = true } },
       ["recv: an incremental pool is not for MSG_TRUNC"] = { "recv", a, incremental, nil, const.MSG_TRUNC },
       ["recv: a bundle takes no length: it is of whole buffers"] = { "recv", a, p, 4, { bundle = true } },
+      ["recv: a bundle is not for what is made async"] = { "recv", a, p, { bundle = true, async = true } },
       ["recv: a bundle is not for MSG_TRUNC"] = { "recv", a, p, nil, const.MSG_TRUNC, { bundle = true } },
       ["multishot recv takes a pool in the place of a Buffer"] = { "recv", a, small, { multishot = true } },
       ["multishot recvmsg takes a pool in the place of a Buffer"] =
@@ -1115,6 +1116,24 @@ describe("an outgoing pool", function()
     end
   end)
 
+  it("sends more than the kernel takes at a time as one bundle, and tells of all", function()
+    local p = outgoing(1000, 8)
+    local a, b = socketpair()
+    local parts = {}
+    for i = 1, 1000 do
+      parts[i] = ("%07d,"):format(i)
+      assert.is_true(p:push(parts[i]))
+    end
+    local n = 0
+    while n < 8000 do
+      local before = p:stats().provided
+      local sent = assert(op.send(a, p, { bundle = true }))
+      assert.are.equal(sent, 8 * (before - p:stats().provided))
+      n = n + sent
+    end
+    assert.are.equal(table.concat(parts), received(b, 8000))
+  end)
+
   it("is waited for while there is nothing in it", function()
     local p = outgoing(2, 16)
     local a, b = socketpair()
@@ -1300,6 +1319,132 @@ describe("a pool that has run dry", function()
         assert.is_true(left == 4 or left == nil)
         assert_quiet(p)
       end
+    end)
+  end
+
+  it("does not keep who has data waiting for those who have none", function()
+    local p, a, b, held = dry()
+    send(b, "data")
+    local idle = {}
+    for i = 1, 30 do
+      idle[i] = uring.prepare("recv", (socketpair()), p, { multishot = i % 2 == 0 })
+    end
+    local waiting = uring.prepare("recv", a, p, { copy = true })
+    for i = 31, 60 do
+      idle[i] = uring.prepare("recv", (socketpair()), p, { multishot = i % 2 == 0 })
+    end
+    turn()
+    local began = uring.now()
+    held[1]:close()
+    assert.are.same({ 4, "data" }, { waiting:await() })
+    assert.is_true(uring.now() - began < 0.05, uring.now() - began)
+    for i = 1, 60 do
+      idle[i]:cancel()
+      assert.is_nil((idle[i]:await()))
+    end
+    assert_out(0, p)
+  end)
+
+  it("goes on to the next when who was woken ends without a buffer", function()
+    for _, foreign in ipairs { false, true } do
+      local ring = foreign and opened.ring() or core.default()
+      local p = keep(ring:pool { buffers = 1, size = 4 })
+      local a, b = socketpair()
+      send(b, "1234")
+      local _, x = ring:prepare("recv", a, p):await()
+      uring.run(function()
+        local tasks, ends, got = {}, {}, {}
+        for i = 1, 6 do
+          local c, d = socketpair()
+          ends[i] = d
+          tasks[i] = uring.spawn(function()
+            local n, text = ring:prepare("recv", c, p, { copy = true, multishot = i % 2 == 0 }):await()
+            got[i] = text or n
+          end)
+        end
+        for i, d in ipairs(ends) do
+          if i % 3 == 0 then
+            send(d, "abc")
+          elseif i % 3 == 1 then
+            op.shutdown(d, "w")
+          end
+        end
+        uring.sleep(0.005)
+        tasks[2]:cancel()
+        x:close()
+        for i = 1, 6 do
+          if i == 5 then
+            send(ends[5], "end")
+          end
+          pcall(tasks[i].await, tasks[i])
+        end
+        assert.are.same({ [1] = 0, [3] = "abc", [4] = 0, [5] = "end", [6] = "abc" }, got)
+      end)
+      assert_out(0, p)
+    end
+  end)
+
+  it("is waited for by messages, which bring their senders all the same", function()
+    local p, _, _, held = dry { size = 100 }
+    local receiver = assert(op.socket(const.AF_INET, const.SOCK_DGRAM | const.SOCK_CLOEXEC))
+    local sender = assert(op.socket(const.AF_INET, const.SOCK_DGRAM | const.SOCK_CLOEXEC))
+    kept(receiver, sender)
+    assert(op.bind(receiver, "127.0.0.1:0"))
+    assert(op.bind(sender, "127.0.0.1:0"))
+    op.sendmsg(sender, { data = "a message", to = core.local_address(receiver) })
+    local waiting = uring.prepare("recvmsg", receiver, { data = p }, { copy = true })
+    turn()
+    assert.are.equal("submitted", waiting:status())
+    held[1]:close()
+    local n, message, text = waiting:await()
+    assert.are.same({ 9, core.local_address(sender), 0, "a message" }, { n, message.from, message.flags, text })
+  end)
+
+  it("is not what a cancelled operation tells of", function()
+    local a, b = socketpair()
+    for _, multishot in ipairs { false, true } do
+      local ring <close> = uring.ring { entries = 4 }
+      local p <close> = ring:pool { buffers = 1, size = 4 }
+      send(b, "12345678")
+      local first = ring:prepare("recv", a, p)
+      local waiting = ring:prepare("recv", a, p, { multishot = multishot })
+      ring:submit() -- the first has the buffer, and the kernel has refused the second
+      waiting:cancel()
+      assert.are.equal(4, (first:await()))
+      for _ in waiting:results() do
+        error "there is nothing"
+      end
+      assert.are.equal(errno.ECANCELED, select(3, waiting:await()))
+      assert.are.equal(4, op.recv(a, uring.buffer(4)))
+    end
+  end)
+
+  for name, cancel in pairs {
+    ["itself"] = function(waiting) return op.cancel(waiting) end;
+    ["its descriptor"] = function(_, fd) return op.cancel_fd(fd) end;
+    ["any"] = function() return op.cancel(nil, const.IORING_ASYNC_CANCEL_ANY | const.IORING_ASYNC_CANCEL_ALL) end;
+    ["its descriptor being closed"] = function(_, fd) return op.close(fd) end;
+  } do
+    it("does not keep an operation from being cancelled by " .. name, function()
+      local p, _, _, held = dry()
+      local a, b = core.socketpair()
+      send(b, "data")
+      for _, multishot in ipairs { false, true } do
+        local waiting = uring.prepare("recv", a, p, { multishot = multishot })
+        turn()
+        assert.are.equal("submitted", waiting:status())
+        assert.is_truthy((cancel(waiting, a)))
+        assert.are.equal(errno.ECANCELED, select(3, waiting:await()))
+        if name:find "closed" then
+          break
+        end
+      end
+      held[1]:close()
+      if not name:find "closed" then
+        testkit.close(a)
+      end
+      testkit.close(b)
+      assert_out(0, p)
     end)
   end
 
