@@ -67,7 +67,6 @@ enum event_flags {
   EVENT_GROUPED = 1 << 26,  /* such ones are in its group of linked ones */
   EVENT_HARD = 1 << 27,     /* and its link to the next is hard */
   EVENT_RECEIVES = 1 << 28, /* is the ring's receiver, see message.h */
-  EVENT_POLLS = 1 << 30,    /* waits for data before it takes a buffer */
   EVENT_LOST = 1 << 29      /* there was no memory for one of its results */
 };
 

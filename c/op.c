@@ -158,6 +158,10 @@ static const char *refusal(lua_State *L, const struct ring *r,
     return "the pool belongs to another ring";
   if ((q->sqe.flags & SQE_LINKS || r->linking) && is_lacking(r, q))
     return "an operation that this kernel lacks cannot be linked";
+  if (r->linking && (q->event_flags & EVENT_BUNDLE ||
+                     (q->pool != NULL && q->pool->incremental)))
+    return "a bundle, or an incremental pool, is only for the first of a "
+           "linked group";
   if (q->row->registered && !name_registered(L, r, q))
     return "the data is in no buffer that is registered with this ring";
   for (unsigned i = 0; i < q->nvec; i++) {
@@ -321,11 +325,10 @@ static void make_up(struct event *e, const struct request *q,
                     struct io_uring_sqe *sqe)
 {
   const struct row *row = q->row;
-  e->res =
-      row->by_system_call && !uses_slots(q) ? row->by_system_call(q) : -ENOSYS;
-  e->flags |= EVENT_RESULT;
-  memset(sqe, 0, sizeof *sqe);
-  sqe->opcode = IORING_OP_NOP;
+  answer(e,
+         row->by_system_call && !uses_slots(q) ? row->by_system_call(q)
+                                               : -ENOSYS,
+         sqe);
 }
 
 static int no_memory(lua_State *L)

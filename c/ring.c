@@ -262,7 +262,8 @@ void ring_silence_bell(const struct ring *r)
   if (r->bell < 0)
     return;
   (void)eventfd_read(r->bell, &count);
-  if (!cq_empty(r) || IO_URING_READ_ONCE(*r->io.sq.kflags) & more)
+  if (!cq_empty(r) || IO_URING_READ_ONCE(*r->io.sq.kflags) & more ||
+      again_can_wake(r))
     ring_ring_bell(r);
 }
 

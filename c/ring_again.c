@@ -112,32 +112,10 @@ static void rest(struct ring *r, struct event *e)
   r->resting++;
 }
 
-/* Receives that would not even be armed without a buffer are asked to wait for
-** data first: only those that have some have to wait for a buffer. */
-static bool can_wait_for_data(struct event *e)
-{
-  if (e->row->opcode != IORING_OP_RECV && e->row->opcode != IORING_OP_RECVMSG)
-    return false;
-  if (e->again.sqe.ioprio & IORING_RECVSEND_POLL_FIRST)
-    return false;
-  e->again.sqe.ioprio |= IORING_RECVSEND_POLL_FIRST;
-  e->flags |= EVENT_POLLS;
-  return true;
-}
-
 static void starve(struct ring *r, struct event *e)
 {
   struct pool *pool = e->again.pool;
-  bool has_data = !can_wait_for_data(e);
   rest(r, e);
-  if (!has_data) {
-    again_wake(r, e);
-    return;
-  }
-  if (e->flags & EVENT_POLLS) { /* it has data now */
-    e->again.sqe.ioprio &= (uint16_t)~IORING_RECVSEND_POLL_FIRST;
-    e->flags &= ~EVENT_POLLS;
-  }
   pool->starved++;
   if (pool->provided > 0) { /* some have come back meanwhile */
     again_wake(r, e);
