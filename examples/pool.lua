@@ -2,8 +2,8 @@
 --
 --   make run SCRIPT=examples/pool.lua ARGS="500 4"
 --
--- Every connection has one multishot recv: the kernel takes a buffer of the pool when data comes and the server gives it
--- back when it has been sent. So 200 connections do with 8 buffers, and one that says nothing holds none.
+-- Every connection has one multishot recv: the kernel takes a buffer of the pool when data comes, and the server gives
+-- it back when it has been sent. So 200 connections do with 8 buffers, and one that says nothing holds none.
 
 local uring = require "uring"
 
@@ -67,5 +67,5 @@ uring.run(function()
 end)
 
 local stats = pool:stats()
-print(("%d clients, %d buffers of %d bytes; %d times one had to wait for a buffer, and nobody lost a byte"):format(clients,
-  stats.buffers, stats.size, stats.starved))
+print(("%d clients, %d buffers of %d bytes; %d times one had to wait for a buffer, and nobody lost a byte"):format(
+  clients, stats.buffers, stats.size, stats.starved))
