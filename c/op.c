@@ -313,10 +313,12 @@ static bool reaches_resting(struct ring *r, const struct request *q)
 /* The result is known; a NOP carries it. */
 static void answer(struct event *e, int32_t res, struct io_uring_sqe *sqe)
 {
+  uint8_t links = sqe->flags & SQE_LINKS;
   e->res = res;
   e->flags |= EVENT_RESULT;
   memset(sqe, 0, sizeof *sqe);
   sqe->opcode = IORING_OP_NOP;
+  sqe->flags = links; /* whoever comes next is linked to it all the same */
 }
 
 /* An opcode that this kernel lacks: done by a system call, or not at all;

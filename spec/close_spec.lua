@@ -353,7 +353,8 @@ describe("closing a ring", function()
         collectgarbage()
         collectgarbage()
         local took = uring.now() - began
-        lingered = testkit.fds() > n and took < 0.05
+        lingered = testkit.fds() > n
+        assert.is_true(took < 0.05 or helper.slow)
         assert.are.equal(0, descriptors_left(n))
         if lingered then break end
       end

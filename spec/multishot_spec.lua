@@ -568,10 +568,10 @@ describe("a reader that is slow", function()
         assert(seen[clients[i]:address()])
         clients[i]:close()
       end
+      turn(ring) -- it is queued again, now that its reader has caught up
       many:cancel()
       assert.are.equal(errno.ECANCELED, ended(many))
-      -- with room for all it may have paused, and not have been queued again before it was cancelled
-      assert.is_true(cq == 1024 or ring:stats().rearmed > 0)
+      assert.is_true(ring:stats().rearmed > 0)
     end
   end)
 
