@@ -21,9 +21,8 @@ static size_t alignment(size_t size)
   return size >= PAGE ? PAGE : 16u;
 }
 
-static struct block *block_new(struct core *core, size_t size)
+struct block *block_new(struct core *core, size_t size, size_t align)
 {
-  size_t align = alignment(size);
   size_t footprint = sizeof(struct block) + align + size;
   struct block *b = mem_alloc(core, footprint);
   uintptr_t data;
@@ -163,6 +162,14 @@ const void *buffer_read_access(lua_State *L, const struct buffer *b)
   return buffer_data(b);
 }
 
+void *buffer_write_access(lua_State *L, const struct buffer *b)
+{
+  if (b->block == NULL)
+    luaL_error(L, "attempt to use a closed buffer");
+  check_access(L, b, 0, b->size, true);
+  return buffer_data(b);
+}
+
 struct buffer *buffer_push_closed(lua_State *L)
 {
   struct buffer *b = lua_newuserdatauv(L, sizeof *b, 0);
@@ -200,10 +207,10 @@ static int buffer_new(lua_State *L)
   }
   buffer_tell_collector(L, size);
   b = buffer_push_closed(L);
-  b->block = block_new(core, size);
+  b->block = block_new(core, size, alignment(size));
   if (b->block == NULL) { /* dropped Buffers may be holding memory */
     lua_gc(L, LUA_GCCOLLECT);
-    b->block = block_new(core, size);
+    b->block = block_new(core, size, alignment(size));
   }
   if (b->block == NULL)
     return luaL_error(L, "not enough memory for a buffer of %I bytes",

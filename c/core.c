@@ -25,11 +25,13 @@
 #include "op.h"
 #include "operation.h"
 #include "options.h"
+#include "pool.h"
 #include "pool_object.h"
 #include "ring.h"
 #include "ring_object.h"
 #include "scope.h"
 #include "sockaddr.h"
+#include "stream.h"
 #include "sync.h"
 #include "system.h"
 #include "task.h"
@@ -133,6 +135,8 @@ static int core_gc(lua_State *L)
     ring_free(L, core->rings);
   }
   core->home = NULL;
+  if (core->stream_pool != NULL)
+    pool_dispose(core->stream_pool);
   timer_free(core);
   if (core->epoch != NULL)
     munmap((void *)(uintptr_t)core->epoch, sizeof *core->epoch);
@@ -219,6 +223,7 @@ int luaopen_uring_core(lua_State *L)
   sync_register(L, core);
   coroutine_register(L, core);
   timer_register(L, core);
+  stream_register(L, core);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");
