@@ -4,11 +4,13 @@
 #include "buffer.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 #include "event.h"
 #include "pool.h"
 
 #define PAGE           4096u
+#define HUGE_PAGE      ((size_t)1 << 21)
 #define SIZE_MAX_BYTES ((lua_Integer)1 << 40)
 
 /*
@@ -19,6 +21,17 @@
 static size_t alignment(size_t size)
 {
   return size >= PAGE ? PAGE : 16u;
+}
+
+/* A large block is filled from its first byte to its last: huge pages spare
+** it a fault every 4 KiB.  A hint, which may come to nothing. */
+static void advise(const struct block *b)
+{
+  const size_t mask = HUGE_PAGE - 1;
+  uintptr_t from = ((uintptr_t)b->data + mask) & ~(uintptr_t)mask;
+  uintptr_t to = ((uintptr_t)b->data + b->size) & ~(uintptr_t)mask;
+  if (b->size >= 2 * HUGE_PAGE && to > from)
+    (void)madvise((void *)from, to - from, MADV_HUGEPAGE);
 }
 
 struct block *block_new(struct core *core, size_t size, size_t align)
@@ -37,6 +50,22 @@ struct block *block_new(struct core *core, size_t size, size_t align)
   b->size = size;
   b->data = (unsigned char *)data;
   b->loans = NULL;
+  advise(b);
+  return b;
+}
+
+struct block *block_grow(struct block *b, size_t size)
+{
+  struct core *core = b->core;
+  size_t at = (size_t)(b->data - (unsigned char *)b);
+  size_t footprint = b->footprint - b->size + size;
+  b = mem_realloc(core, b, b->footprint, footprint);
+  if (b == NULL)
+    return NULL;
+  b->footprint = footprint;
+  b->size = size;
+  b->data = (unsigned char *)b + at;
+  advise(b);
   return b;
 }
 

@@ -70,6 +70,11 @@ void buffer_release(struct buffer *b);
 ** reference; NULL for lack of memory.  Its bytes are not set. */
 struct block *block_new(struct core *core, size_t size, size_t align);
 
+/* Makes a block larger that nobody else refers to and that is aligned to 16
+** bytes at most; it may move.  NULL for lack of memory, and it is as it was.
+*/
+struct block *block_grow(struct block *b, size_t size);
+
 /* Lets go of a reference to a block. */
 void block_unref(struct block *b);
 

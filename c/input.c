@@ -67,6 +67,11 @@ bool input_reserve(struct core *core, struct input *in, size_t size)
     capacity = have < DOUBLED ? have * 2 : have + have / 2;
   if (capacity < LEAST)
     capacity = LEAST;
+  if (is_own(in) && in->first < have) { /* little would be moved */
+    b = block_grow(in->block, in->first + capacity);
+    in->block = b != NULL ? b : in->block;
+    return b != NULL;
+  }
   b = block_new(core, capacity, 16);
   if (b == NULL)
     return false;

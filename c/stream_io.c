@@ -147,16 +147,26 @@ static struct event *receive_from_pool(lua_State *L, struct stream *s,
   return hand_over(r, e, &sqe);
 }
 
+/* Room for what is asked for: all that the call wants, or so much that it is
+** worth while. */
+static bool make_room(struct stream *s, const struct piece *piece,
+                      size_t size)
+{
+  size_t enough = piece->all && piece->wants > 0 ? piece->wants : size / 2;
+  return input_room(&s->in) >= enough ||
+         input_reserve(s->core, &s->in, size) ||
+         input_reserve(s->core, &s->in, CHUNK_MIN);
+}
+
 static struct event *receive_own(lua_State *L, struct stream *s,
-                                 struct ring *r, size_t wants)
+                                 struct ring *r, const struct piece *piece)
 {
   struct io_uring_sqe sqe;
   struct event *e;
-  size_t size = wants > s->chunk ? wants : s->chunk;
+  size_t size = piece->wants > s->chunk ? piece->wants : s->chunk;
   if (size > WANTED_MAX)
     size = WANTED_MAX;
-  if (input_room(&s->in) < size / 2 && !input_reserve(s->core, &s->in, size) &&
-      !input_reserve(s->core, &s->in, CHUNK_MIN))
+  if (!make_room(s, piece, size))
     return NULL;
   if (input_room(&s->in) < size)
     size = input_room(&s->in);
@@ -180,7 +190,7 @@ struct event *stream_receive(lua_State *L, struct stream *s, struct ring *r,
   pool = pool_for(s, r, piece->wants);
   if (pool != NULL)
     return receive_from_pool(L, s, r, pool);
-  return receive_own(L, s, r, piece->wants);
+  return receive_own(L, s, r, piece);
 }
 
 struct event *stream_fill(lua_State *L, struct stream *s, struct ring *r,
