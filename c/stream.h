@@ -44,9 +44,10 @@ enum stream_wait {
 /* Bytes to be written before those of the call. */
 struct output {
   struct block *block; /* NULL: there are none */
-  size_t first, last;
+  unsigned first, last;
 };
 
+/* A connection that is silent costs this much; so what can share does. */
 struct stream {
   struct core *core;
   int fd;            /* -1: closed, or none yet */
@@ -63,18 +64,20 @@ struct stream {
   bool begun : 1;    /* the writing call has been looked at */
   bool flushes : 1;  /* it leaves nothing in `out` */
   unsigned chunk;    /* bytes to ask for */
-  int format;        /* stack index of the one that is looked for */
-  int top[2];        /* values on the stack of a call, a lane each */
   unsigned room;     /* bytes that `out` keeps, where it is buffered */
+  struct lane lanes[2];
+  int top[2]; /* values on the stack of a call, a lane each */
+  int format; /* of the reading call: where its format is */
+  int last;   /* of the writing call: where its last argument is */
   struct input in;
   struct output out;
-  struct lane lanes[2];
-  size_t asked;        /* bytes that are being read */
-  size_t total, sent;  /* bytes of the writing call */
-  int last;            /* its last argument */
-  int filled;          /* bytes that were read into a Buffer, or -1 */
-  uint64_t timeout_ns; /* for one call; 0: none */
+  size_t total, sent; /* bytes of the writing call */
+  union {
+    unsigned asked; /* bytes that are being read into hand */
+    int filled;     /* bytes that were read into a Buffer, or -1 */
+  };
   struct limits limits;
+  uint64_t timeout_ns; /* for one call; 0: none */
 };
 
 #define STREAM_TYPE "uring.stream"
@@ -158,6 +161,10 @@ void stream_write_register(lua_State *L, int meta);
 
 /* stream_lines(stream, …) -> iterator that closes the stream at its end */
 int stream_lines_closing(lua_State *L);
+
+/* accept(fd, name) -> Stream, named so, of the next connection to the socket
+** that listens; nil, message, errno.  The upvalue is the core. */
+int stream_accept(lua_State *L);
 
 /* stream_finish(stream): what is buffered is written, by a stream that is
 ** being closed -> true | nil, message, errno */

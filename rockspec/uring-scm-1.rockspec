@@ -97,6 +97,7 @@ build = {
         "c/skip.c",
         "c/sockaddr.c",
         "c/stream.c",
+        "c/stream_accept.c",
         "c/stream_call.c",
         "c/stream_io.c",
         "c/stream_read.c",

@@ -8,7 +8,6 @@ local op, const = core.op, core.const
 local SOCK_STREAM = const.SOCK_STREAM | const.SOCK_CLOEXEC
 local ECANCELED = core.errno.ECANCELED
 local CANCEL_ALL = const.IORING_ASYNC_CANCEL_ALL
-local NO_PEER = { peer = false }
 
 local M = {}
 
@@ -148,12 +147,11 @@ end
 --   the listener meanwhile
 function methods:accept()
   check_open(self)
-  local connection = stream.new("socket", self.name)
   self.busy = self.busy + 1
-  local fd, message, errno = op.accept(self.number, const.SOCK_CLOEXEC, NO_PEER)
+  local connection, message, errno = core.accept(self.number, self.name)
   self.busy = self.busy - 1
-  if fd then
-    return stream.open(connection, fd)
+  if connection then
+    return connection
   elseif not self.descriptor and errno == ECANCELED then
     message = "closed"
   end
