@@ -114,10 +114,8 @@ static void failed(lua_State *L, struct scope *s, struct task *t)
 }
 
 /* The task and its scope are on the top of the stack. */
-static void returned(lua_State *L, struct scope *s)
+static void won(lua_State *L, struct scope *s)
 {
-  if (!s->races || s->won || s->failed)
-    return;
   s->won = true;
   lua_pushvalue(L, -2);
   lua_setiuservalue(L, -2, SCOPE_WINNER);
@@ -127,17 +125,22 @@ static void returned(lua_State *L, struct scope *s)
 void scope_child_ended(lua_State *L, struct task *t)
 {
   struct scope *s = t->scope;
+  const bool fails = t->end == END_FAILED && !t->observed;
+  const bool decides =
+      t->end == END_RETURNED && s->races && !s->won && !s->failed;
   disown(s, t);
-  lua_getiuservalue(L, -1, TASK_SCOPE);
+  if (fails || decides)
+    lua_getiuservalue(L, -1, TASK_SCOPE);
   lua_pushnil(L); /* an ended task does not keep its scope */
-  lua_setiuservalue(L, -3, TASK_SCOPE);
-  if (t->end == END_FAILED && !t->observed)
+  lua_setiuservalue(L, fails || decides ? -3 : -2, TASK_SCOPE);
+  if (fails)
     failed(L, s, t);
-  else if (t->end == END_RETURNED)
-    returned(L, s);
+  else if (decides)
+    won(L, s);
+  if (fails || decides)
+    lua_pop(L, 1);
   if (s->live == 0)
     tasks_wake(&s->joining);
-  lua_pop(L, 1);
 }
 
 void scope_push_current(lua_State *L, struct core *core)

@@ -128,8 +128,9 @@ void tasks_wake_due(struct core *core)
   if (core->sched.ntimers == 0)
     return;
   now = now_ns();
-  if (timer_nearest(core) <= now)
-    core->sched.woken_ns = now;
+  if (timer_nearest(core) > now)
+    return;
+  core->sched.woken_ns = now;
   while ((timer = timer_due(core, now, &kind)) != NULL) {
     if (kind == TIMER_OBJECT)
       timer_object_ring(timer);

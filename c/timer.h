@@ -8,7 +8,13 @@
 #include "core.h"
 
 /* Whose a timer is, and so what happens when it is due. */
-enum timer_kind { TIMER_TASK, TIMER_OBJECT, TIMER_SCOPE, TIMER_OPERATION };
+enum timer_kind {
+  TIMER_TASK,
+  TIMER_OBJECT,
+  TIMER_SCOPE,
+  TIMER_OPERATION,
+  TIMER_KINDS
+};
 
 struct timer {
   unsigned slot; /* from 1; 0: not armed */
