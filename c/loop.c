@@ -70,7 +70,8 @@ static bool is_dead(const struct core *core, const struct ring *r)
   const struct sched *s = &core->sched;
   if (r == core->home && (!queue_empty(&s->ready) || s->ntimers > 0))
     return false;
-  if (r->receiver != NULL) /* another ring may send something */
+  if (r->receiver != NULL ||
+      r->timed > 0) /* another ring may send something */
     return false;
   return r->in_flight == 0 && r->unpublished == 0 && r->withdrawn == 0 &&
          !ring_has_unsent(r);
@@ -145,7 +146,10 @@ void loop_turn(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
     return;
   deadline_ns = nap_ns < deadline_ns ? nap_ns : deadline_ns;
   if (r != core->home) {
-    rc = ring_step(L, r, wait, deadline_ns);
+    uint64_t nearest = r->timed > 0 ? timer_nearest(core) : UINT64_MAX;
+    rc = ring_step(L, r, wait, nearest < deadline_ns ? nearest : deadline_ns);
+    if (r->timed > 0)
+      tasks_wake_due(core);
   } else {
     if (s->turning)
       luaL_error(L, "the loop is turning already: await in a task");
@@ -162,7 +166,7 @@ static uint64_t next_turn(const struct ring *r)
 {
   const struct core *core = r->core;
   bool is_home = r == core->home;
-  uint64_t next = is_home ? timer_nearest(core) : UINT64_MAX;
+  uint64_t next = is_home || r->timed > 0 ? timer_nearest(core) : UINT64_MAX;
   if (ring_has_unsent(r) || (r->in_flight > 0 && ring_is_polled(r)) ||
       (is_home && !queue_empty(&core->sched.ready)))
     return 0;

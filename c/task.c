@@ -136,6 +136,8 @@ void tasks_wake_due(struct core *core)
       timer_object_ring(timer);
     else if (kind == TIMER_SCOPE)
       scope_expire(timer);
+    else if (kind == TIMER_OPERATION)
+      ring_expire(core, timer);
     else
       task_make_ready(
           (struct task *)((char *)timer - offsetof(struct task, timer)));
