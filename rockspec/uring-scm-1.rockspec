@@ -101,6 +101,7 @@ build = {
         "c/task_object.c",
         "c/timer.c",
         "c/timer_object.c",
+        "c/worker.c",
       },
       defines = { "_GNU_SOURCE" },
       libraries = { "uring" },
