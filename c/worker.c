@@ -1,11 +1,8 @@
-/* Threads, the queue of jobs, and what connects them with the loop. */
+/* Jobs: awaiting them, and what connects the threads with the loop. */
 #include "worker.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -19,44 +16,14 @@
 #include "task.h"
 #include "timer.h"
 
-#define THREADS_MAX 16u
+#define LOOK_NS UINT64_C(1000000) /* where there is nothing to poll */
 
-/* Enough for the name services of the C library. */
-#define STACK_BYTES ((size_t)512 * 1024)
-
-#define IDLE_NS    UINT64_C(5000000000)  /* then a thread ends */
-#define LOOK_NS    UINT64_C(1000000)     /* where there is nothing to poll */
-#define ABANDON_NS UINT64_C(200000000)   /* what lua_close waits for a job; */
-#define FINISH_NS  UINT64_C(10000000000) /* for one with `finishes` */
-
-struct thread {
-  struct workers *workers;
-  pthread_t id;
-  bool used;  /* to be joined */
-  bool ended; /* and that will not take long */
-};
-
-struct job_list {
-  struct job *head, *tail;
-};
-
+/* The loop's side of the threads. */
 struct workers {
-  /* under the lock */
-  pthread_mutex_t lock;
-  pthread_cond_t work; /* there is a job, or the end */
-  pthread_cond_t gone; /* a thread has ended, a job with `finishes` is done */
-  struct job_list queue, done;
-  unsigned nqueued, nthreads, nidle;
-  unsigned finishing; /* jobs with `finishes` that run */
-  bool told;          /* the eventfd has been written since it was read */
-  bool ending;
-  bool left_behind; /* the Lua state is gone; the last thread frees this */
-  int fd;           /* the eventfd, or -1 */
-  struct thread threads[THREADS_MAX];
-  atomic_uint ndone; /* also without the lock */
-  /* the loop's alone */
+  struct threads *threads;
   unsigned epoch; /* of the process whose threads they are */
   unsigned jobs;  /* queued, with a thread, or done and not taken in */
+  int fd;         /* the eventfd, or -1 */
   bool watched;   /* there has been a watch: */
   uint32_t ring;  /* on the ring of this number, */
   uint64_t watch; /* the event of this user_data */
@@ -74,203 +41,6 @@ struct job_handle {
 };
 
 #define JOB_TYPE "uring.job"
-
-static void free_job(struct job *job)
-{
-  if (job->release != NULL)
-    job->release(job);
-  free(job);
-}
-
-/*
-** Lists
-*/
-
-static void list_add(struct job_list *list, struct job *job)
-{
-  job->next = NULL;
-  if (list->tail != NULL)
-    list->tail->next = job;
-  else
-    list->head = job;
-  list->tail = job;
-}
-
-static struct job *list_take(struct job_list *list)
-{
-  struct job *job = list->head;
-  if (job == NULL)
-    return NULL;
-  list->head = job->next;
-  if (list->head == NULL)
-    list->tail = NULL;
-  return job;
-}
-
-static void list_remove(struct job_list *list, const struct job *job)
-{
-  struct job *last = NULL;
-  struct job **p = &list->head;
-  while (*p != job) {
-    last = *p;
-    p = &last->next;
-  }
-  *p = job->next;
-  if (list->tail == job)
-    list->tail = last;
-}
-
-/*
-** In the threads
-*/
-
-static void tell_done(struct workers *w, struct job *job)
-{
-  list_add(&w->done, job);
-  atomic_fetch_add(&w->ndone, 1);
-  if (!w->told && w->fd >= 0) {
-    w->told = true;
-    (void)eventfd_write(w->fd, 1);
-  }
-}
-
-static void work(struct workers *w, struct job *job)
-{
-  w->nqueued--;
-  w->finishing += job->finishes;
-  job->running = true;
-  pthread_mutex_unlock(&w->lock);
-  job->run(job);
-  pthread_mutex_lock(&w->lock);
-  w->finishing -= job->finishes;
-  if (w->left_behind)
-    free_job(job);
-  else
-    tell_done(w, job);
-  if (w->ending)
-    pthread_cond_signal(&w->gone);
-}
-
-static struct timespec at_time(uint64_t ns)
-{
-  struct timespec ts = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
-  return ts;
-}
-
-/* False: there has been no work for too long. */
-static bool wait_for_work(struct workers *w)
-{
-  struct timespec until = at_time(now_ns() + IDLE_NS);
-  int rc = 0;
-  w->nidle++;
-  while (rc == 0 && w->queue.head == NULL && !w->ending)
-    rc = pthread_cond_timedwait(&w->work, &w->lock, &until);
-  w->nidle--;
-  return w->queue.head != NULL || w->ending;
-}
-
-static void workers_free(struct workers *w)
-{
-  pthread_cond_destroy(&w->work);
-  pthread_cond_destroy(&w->gone);
-  pthread_mutex_destroy(&w->lock);
-  free(w);
-}
-
-static void *thread_main(void *arg)
-{
-  struct thread *self = arg;
-  struct workers *w = self->workers;
-  bool last;
-  pthread_mutex_lock(&w->lock);
-  while (!w->ending) {
-    struct job *job = list_take(&w->queue);
-    if (job != NULL)
-      work(w, job);
-    else if (!wait_for_work(w))
-      break;
-  }
-  self->ended = true;
-  w->nthreads--;
-  last = w->left_behind && w->nthreads == 0;
-  pthread_cond_signal(&w->gone);
-  pthread_mutex_unlock(&w->lock);
-  if (last)
-    workers_free(w);
-  return NULL;
-}
-
-/*
-** Threads, from the loop's side
-*/
-
-static void join(struct thread *t)
-{
-  pthread_join(t->id, NULL);
-  t->used = t->ended = false;
-}
-
-/* A place for one more thread.  There is one: of those that are used but not
-** ended there are nthreads. */
-static struct thread *free_place(struct workers *w)
-{
-  struct thread *t = w->threads;
-  while (t->used && !t->ended)
-    t++;
-  if (t->used)
-    join(t);
-  return t;
-}
-
-/* Starts one more thread, in which signals are blocked: they are for the
-** thread that runs Lua. */
-static int start_thread(struct workers *w)
-{
-  struct thread *t = free_place(w);
-  pthread_attr_t attr;
-  sigset_t all, before;
-  int err = pthread_attr_init(&attr);
-  if (err != 0)
-    return err;
-  pthread_attr_setstacksize(&attr, STACK_BYTES);
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  t->workers = w;
-  err = pthread_create(&t->id, &attr, thread_main, t);
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
-  pthread_attr_destroy(&attr);
-  t->used = err == 0;
-  w->nthreads += err == 0;
-  return err;
-}
-
-/* Somebody to do the job that was queued last; errno if there is nobody. */
-static int find_thread(struct workers *w)
-{
-  int err = 0;
-  if (w->nqueued <= w->nidle)
-    pthread_cond_signal(&w->work);
-  else if (w->nthreads < THREADS_MAX)
-    err = start_thread(w);
-  return w->nthreads > 0 ? 0 : err;
-}
-
-static struct workers *workers_new(const struct core *core)
-{
-  struct workers *w = calloc(1, sizeof *w);
-  pthread_condattr_t attr;
-  if (w == NULL)
-    return NULL;
-  pthread_condattr_init(&attr);
-  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-  pthread_mutex_init(&w->lock, NULL);
-  pthread_cond_init(&w->work, &attr);
-  pthread_cond_init(&w->gone, &attr);
-  pthread_condattr_destroy(&attr);
-  w->fd = -1;
-  w->epoch = *core->epoch;
-  return w;
-}
 
 /*
 ** The watch: a poll of the eventfd that nobody waits for.  When it completes
@@ -318,7 +88,8 @@ static void stop_watching(struct workers *w, struct ring *home)
   struct event *e = home != NULL ? find_watch(w, home) : NULL;
   if (e != NULL)
     ring_cancel(home, e);
-  w->watched = w->told = false;
+  w->watched = false;
+  threads_tell(w->threads, -1);
   if (w->fd >= 0)
     close(w->fd);
   w->fd = -1;
@@ -329,25 +100,7 @@ static void job_is_back(struct core *core, struct workers *w)
 {
   if (--w->jobs > 0)
     return;
-  pthread_mutex_lock(&w->lock);
   stop_watching(w, core->home);
-  pthread_mutex_unlock(&w->lock);
-}
-
-static struct job_list take_done(struct workers *w)
-{
-  struct job_list done;
-  pthread_mutex_lock(&w->lock);
-  done = w->done;
-  memset(&w->done, 0, sizeof w->done);
-  atomic_store(&w->ndone, 0);
-  if (w->told) {
-    eventfd_t count;
-    (void)eventfd_read(w->fd, &count);
-    w->told = false;
-  }
-  pthread_mutex_unlock(&w->lock);
-  return done;
 }
 
 void worker_collect(struct core *core)
@@ -355,16 +108,16 @@ void worker_collect(struct core *core)
   struct workers *w = core->workers;
   struct job_list done;
   struct job *job;
-  if (w == NULL || atomic_load(&w->ndone) == 0)
+  if (w == NULL || !threads_have_done(w->threads))
     return;
   w->in_vain = false;
-  done = take_done(w);
-  while ((job = list_take(&done)) != NULL) {
+  done = threads_collect(w->threads);
+  while ((job = job_list_take(&done)) != NULL) {
     job->done = true;
     if (job->handle != NULL)
       tasks_wake(&job->handle->waiting);
     else
-      free_job(job);
+      job_free(job);
     job_is_back(core, w);
   }
 }
@@ -396,45 +149,43 @@ unsigned worker_jobs(const struct core *core)
 ** Jobs
 */
 
-/* Queues the job; errno if there is nobody to do it. */
-static int begin(struct workers *w, struct job_handle *h)
+static struct workers *workers_new(const struct core *core)
 {
-  int err;
-  pthread_mutex_lock(&w->lock);
-  if (w->jobs == 0) /* without one the loop looks now and then */
+  struct workers *w = calloc(1, sizeof *w);
+  if (w == NULL)
+    return NULL;
+  w->fd = -1;
+  w->epoch = *core->epoch;
+  w->threads = threads_new();
+  if (w->threads != NULL)
+    return w;
+  free(w);
+  return NULL;
+}
+
+/* Has the job done; its error is set if there is nobody to do it. */
+static void begin(struct workers *w, struct job_handle *h)
+{
+  if (w->jobs == 0) { /* without one the loop looks now and then */
     w->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  list_add(&w->queue, h->job);
-  w->nqueued++;
-  w->jobs++;
-  err = find_thread(w);
-  if (err != 0) {
-    list_remove(&w->queue, h->job);
-    w->nqueued--;
+    threads_tell(w->threads, w->fd);
   }
-  pthread_mutex_unlock(&w->lock);
-  if (err != 0)
+  w->jobs++;
+  h->job->error = threads_queue(w->threads, h->job);
+  h->begun = h->job->error == 0;
+  if (!h->begun)
     job_is_back(h->core, w);
-  h->begun = err == 0;
-  return err;
 }
 
 /* Takes a job that no thread has begun out of the queue.  False: one has. */
 static bool withdraw(struct job_handle *h)
 {
   struct workers *w = h->core->workers;
-  bool waits;
-  pthread_mutex_lock(&w->lock);
-  waits = !h->job->running;
-  if (waits) {
-    list_remove(&w->queue, h->job);
-    w->nqueued--;
-  }
-  pthread_mutex_unlock(&w->lock);
-  if (waits) {
-    h->begun = false;
-    job_is_back(h->core, w);
-  }
-  return waits;
+  if (!threads_withdraw(w->threads, h->job))
+    return false;
+  h->begun = false;
+  job_is_back(h->core, w);
+  return true;
 }
 
 /* Nobody asks for the job any more. */
@@ -444,7 +195,7 @@ static void let_go(struct job_handle *h)
   if (job == NULL || h->epoch != *h->core->epoch)
     return; /* the parent's thread has it, or had */
   if (!h->begun || job->done || withdraw(h)) {
-    free_job(job);
+    job_free(job);
   } else {
     job->handle = NULL;
     atomic_store(&job->stop, true);
@@ -533,25 +284,69 @@ static void ensure_slot(lua_State *L, struct core *core)
     event_free(home, e);
 }
 
-int worker_await(lua_State *L, struct core *core, job_deliver *deliver)
+void worker_begin(lua_State *L, struct core *core, job_deliver *deliver)
 {
   struct job_handle *h = luaL_checkudata(L, -1, JOB_TYPE);
-  struct task *t = task_awaiting(L, core);
-  lua_insert(L, 1);
   h->deliver = deliver;
-  h->top = lua_gettop(L);
   ensure_slot(L, core);
   if (core->workers == NULL)
     core->workers = workers_new(core);
   if (core->workers == NULL)
-    return luaL_error(L, "not enough memory");
-  h->job->error = begin(core->workers, h);
-  if (h->job->error != 0)
+    luaL_error(L, "not enough memory");
+  begin(core->workers, h);
+}
+
+/* Waits for the job whose handle is at index 1. */
+static int await(lua_State *L, struct core *core)
+{
+  struct job_handle *h = lua_touserdata(L, 1);
+  struct task *t = core->sched.current;
+  h->top = lua_gettop(L);
+  if (!h->begun || h->job->done)
     return hand_out(L, h);
   if (t != NULL)
     return task_park(L, t, &h->waiting, await_k, (lua_KContext)t);
   loop_until(L, core_home(L, core), NEVER_NS, is_done, h);
   return hand_out(L, h);
+}
+
+int worker_await(lua_State *L, struct core *core, job_deliver *deliver)
+{
+  task_awaiting(L, core);
+  worker_begin(L, core, deliver);
+  lua_insert(L, 1);
+  return await(L, core);
+}
+
+/* The handle at index 1, of a job that nobody has been given the result of. */
+static struct job_handle *check_handle(lua_State *L)
+{
+  struct job_handle *h = luaL_checkudata(L, 1, JOB_TYPE);
+  core_enter(L, h->core);
+  if (h->epoch != *h->core->epoch)
+    luaL_error(L, "the job was begun before the fork");
+  return h;
+}
+
+/* job:await() -> what it came to */
+static int job_await(lua_State *L)
+{
+  struct job_handle *h = check_handle(L);
+  lua_settop(L, 1);
+  if (h->job == NULL || !queue_empty(&h->waiting))
+    return luaL_error(L, "the result of a job is for who awaits it first");
+  if (h->begun && !h->job->done)
+    task_awaiting(L, h->core);
+  return await(L, h->core);
+}
+
+/* job:stop(): it is to end soon; its result is still to be awaited */
+static int job_stop(lua_State *L)
+{
+  const struct job_handle *h = check_handle(L);
+  if (h->job != NULL)
+    atomic_store(&h->job->stop, true);
+  return 0;
 }
 
 /*
@@ -566,64 +361,17 @@ void worker_forget(struct core *core)
   core->workers = NULL; /* its lock may be held by a thread that is not here */
 }
 
-/* Is any thread still there when the time is up?  The lock is held. */
-static bool wait_for_threads(struct workers *w)
-{
-  struct timespec until = at_time(now_ns() + FINISH_NS);
-  int rc = 0;
-  while (w->finishing > 0 && rc == 0)
-    rc = pthread_cond_timedwait(&w->gone, &w->lock, &until);
-  until = at_time(now_ns() + ABANDON_NS);
-  for (rc = 0; w->nthreads > 0 && rc == 0;)
-    rc = pthread_cond_timedwait(&w->gone, &w->lock, &until);
-  return w->nthreads > 0;
-}
-
-/* Keeps the code that threads run mapped, though Lua unloads the module. */
-static bool keep_module(void)
-{
-  static const char inside = 0;
-  Dl_info info;
-  const void *kept = NULL;
-  if (dladdr(&inside, &info) != 0)
-    kept = dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
-  return kept != NULL;
-}
-
-static void release_all(struct job_list *list)
-{
-  struct job *job;
-  while ((job = list_take(list)) != NULL)
-    free_job(job);
-}
-
 void worker_close(struct core *core)
 {
   struct workers *w = core->workers;
-  bool left;
   if (w != NULL && w->epoch != *core->epoch)
     worker_forget(core);
   if (core->workers == NULL)
     return;
   core->workers = NULL;
-  pthread_mutex_lock(&w->lock);
-  w->ending = true;
-  pthread_cond_broadcast(&w->work);
-  left = wait_for_threads(w) && keep_module();
-  while (w->nthreads > 0 && !left)
-    pthread_cond_wait(&w->gone, &w->lock);
-  w->left_behind = left;
   stop_watching(w, core->home);
-  release_all(&w->queue);
-  release_all(&w->done);
-  for (struct thread *t = w->threads; t < w->threads + THREADS_MAX; t++)
-    if (t->used && t->ended)
-      join(t);
-    else if (t->used)
-      pthread_detach(t->id);
-  pthread_mutex_unlock(&w->lock);
-  if (!left)
-    workers_free(w);
+  threads_close(w->threads);
+  free(w);
 }
 
 /*
@@ -674,16 +422,17 @@ static int worker_nap(lua_State *L)
 static int worker_threads(lua_State *L)
 {
   const struct core *core = core_upvalue(L);
-  struct workers *w = core->workers;
-  unsigned n = 0;
-  if (w != NULL && w->epoch == *core->epoch) {
-    pthread_mutex_lock(&w->lock);
-    n = w->nthreads;
-    pthread_mutex_unlock(&w->lock);
-  }
-  lua_pushinteger(L, n);
+  const struct workers *w = core->workers;
+  bool ours = w != NULL && w->epoch == *core->epoch;
+  lua_pushinteger(L, ours ? threads_count(w->threads) : 0);
   return 1;
 }
+
+static const luaL_Reg job_methods[] = {
+    {"await", job_await},
+    {"stop", job_stop},
+    {NULL, NULL},
+};
 
 static const luaL_Reg functions[] = {
     {"nap", worker_nap},
@@ -696,6 +445,8 @@ void worker_register(lua_State *L, struct core *core)
   luaL_newmetatable(L, JOB_TYPE);
   lua_pushcfunction(L, handle_gc);
   lua_setfield(L, -2, "__gc");
+  luaL_newlib(L, job_methods);
+  lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
   lua_pushlightuserdata(L, core);
   luaL_setfuncs(L, functions, 1);

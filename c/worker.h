@@ -2,10 +2,9 @@
 ** threads, off the loop.
 **
 ** A job is a struct with `struct job` as its first member.  `run` is called in
-** a thread and never touches Lua, nor memory of Lua's: the job has its own,
+** a thread and touches neither Lua nor memory of Lua's: the job has its own,
 ** from malloc, since a thread may outlive the Lua state.  `release` lets go of
-** what the job has, wherever that is known to be over, which may be in the
-** thread.
+** what the job has when it is over, which may be in the thread.
 **
 ** Who owns it: the handle, a userdata on the stack of who awaits it, together
 ** with the thread that works on it, if one does.  The last of the two releases
@@ -23,39 +22,18 @@
 **    until it has.
 **
 ** A thread tells of jobs that are done through one eventfd, which the home
-*ring
-** polls while jobs are out.  It is opened with the first of them and closed
-** with the last.  Where it cannot be had, or the ring cannot poll it now, the
-** loop looks every millisecond.
+** ring polls while jobs are out.  It is opened with the first of them and
+** closed with the last.  Where it cannot be had, or the ring cannot poll it
+** now, the loop looks every millisecond.
 **
-** Threads are started when there is work and all are busy, a few at most,
-** and end when they are idle.  Signals are blocked in them.  A child of fork
-** has none and forgets the parent's; what those had stays allocated there.  At
-*lua_close they are joined; one that
-** does not end in time is left behind with its job, and the module stays
-*mapped.
+** A child of fork has no threads and forgets the parent's; what those had
+** stays allocated there.  At lua_close they are joined, see threads_close.
 */
 #ifndef URING_WORKER_H
 #define URING_WORKER_H
 
-#include <stdatomic.h>
-
 #include "core.h"
-
-struct job_handle;
-
-struct job {
-  void (*run)(struct job *job);
-  void (*release)(struct job *job); /* all but the struct itself; or NULL */
-  int error;        /* errno of what failed; EAGAIN: there is no thread */
-  bool finishes;    /* the task that awaits it waits for its end */
-  atomic_bool stop; /* it is to end soon: for long ones to look at */
-  bool stopped;     /* it has ended before its work was done */
-  /* the rest is worker.c's */
-  bool running, done;
-  struct job *next;
-  struct job_handle *handle; /* NULL: nobody waits for it */
-};
+#include "threads.h"
 
 /* Pushes a handle with a new job of `size` bytes, zeroed.  Raises for lack of
 ** memory. */
@@ -69,6 +47,11 @@ typedef int job_deliver(lua_State *L, struct job *job);
 ** until it is, and delivers.  Outside of tasks it turns the loop.  Use as
 ** `return worker_await(…)`. */
 int worker_await(lua_State *L, struct core *core, job_deliver *deliver);
+
+/* Has it begun, and leaves the handle on the top for the program, which calls
+** job:await() for what it came to, once, and job:stop() to have it end soon.
+** A handle that is collected is as a task that is cancelled. */
+void worker_begin(lua_State *L, struct core *core, job_deliver *deliver);
 
 /* Collects, and has the ring watch for more.  Returns when the loop is to look
 ** again at the latest. */

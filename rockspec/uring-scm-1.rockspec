@@ -99,6 +99,7 @@ build = {
         "c/task.c",
         "c/task_list.c",
         "c/task_object.c",
+        "c/threads.c",
         "c/timer.c",
         "c/timer_object.c",
         "c/worker.c",
