@@ -35,6 +35,7 @@
 #include "task.h"
 #include "task_list.h"
 #include "timer.h"
+#include "worker.h"
 
 /* Registry key of the core's userdata. */
 static const char core_key = 'u';
@@ -60,6 +61,7 @@ static void begin_epoch(struct core *core)
   *core->epoch = ++core->epochs;
   core->pid = getpid();
   core->starving = 0;
+  worker_forget(core);
 }
 
 void core_enter(lua_State *L, struct core *core)
@@ -128,6 +130,7 @@ static int core_gc(lua_State *L)
   struct core *core = lua_touserdata(L, 1);
   core->closed = true;
   tasks_let_go(L, core);
+  worker_close(core);
   while (core->rings != NULL) {
     ring_close(L, core->rings);
     ring_free(L, core->rings);
@@ -219,6 +222,7 @@ int luaopen_uring_core(lua_State *L)
   sync_register(L, core);
   coroutine_register(L, core);
   timer_register(L, core);
+  worker_register(L, core);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");

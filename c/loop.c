@@ -7,6 +7,7 @@
 #include "ring_object.h"
 #include "task.h"
 #include "timer.h"
+#include "worker.h"
 
 /* How often a dropped ring that is not quiet yet is looked after. */
 #define LINGER_NS 20000000u
@@ -68,7 +69,8 @@ static int stuck(lua_State *L, const struct core *core, const struct ring *r)
 static bool is_dead(const struct core *core, const struct ring *r)
 {
   const struct sched *s = &core->sched;
-  if (r == core->home && (!queue_empty(&s->ready) || s->ntimers > 0))
+  if (r == core->home &&
+      (!queue_empty(&s->ready) || s->ntimers > 0 || worker_jobs(core) > 0))
     return false;
   if (r->receiver != NULL ||
       r->timed > 0) /* another ring may send something */
@@ -116,6 +118,7 @@ static int turn_home(lua_State *L, struct core *core, struct ring *r,
   if (idle || !ring_is_still(r))
     rc = ring_step(L, r, wait, nearest < deadline_ns ? nearest : deadline_ns);
   if (rc == 0) {
+    worker_collect(core);
     tasks_wake_due(core);
     s->turned_ns = now_coarse_ns();
     tasks_run_ready(L, core);
@@ -136,10 +139,12 @@ void loop_turn(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
     ring_reap_lingering(L, core);
     deadline_ns = soon < deadline_ns ? soon : deadline_ns;
   }
+  if (r == core->home && core->workers != NULL)
+    nap_ns = worker_turn(core, r);
   if (wait && core->starving > 0 && queue_empty(&s->ready)) {
     if (collect_buffers(L, core, false))
       return; /* look again */
-    if (core->collect_at < deadline_ns)
+    if (core->collect_at < nap_ns)
       nap_ns = core->collect_at;
   }
   if (wait && deadline_ns == UINT64_MAX && !check_not_stuck(L, core, r))
@@ -184,13 +189,17 @@ static uint64_t next_turn(const struct ring *r)
 uint64_t loop_step(lua_State *L, struct ring *r, bool wait,
                    uint64_t deadline_ns)
 {
+  uint64_t look_ns = NEVER_NS, next_ns;
   loop_turn(L, r, wait, deadline_ns);
+  if (r == r->core->home)
+    look_ns = worker_turn(r->core, r);
   if (ring_has_unsent(r)) {
     int rc = ring_submit(L, r);
     if (!ring_is_passing(rc))
       broken(L, rc);
   }
-  return next_turn(r);
+  next_ns = next_turn(r);
+  return next_ns < look_ns ? next_ns : look_ns;
 }
 
 void loop_until(lua_State *L, struct ring *r, uint64_t deadline_ns,

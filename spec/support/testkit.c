@@ -7,9 +7,11 @@
 #include <lauxlib.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <lualib.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -118,6 +120,24 @@ static int refuse_rings(lua_State *L)
                offsetof(struct seccomp_data, args[0])),
       BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, entries, 0, 1),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | err),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  struct sock_fprog program = {sizeof code / sizeof *code, code};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+      prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0)
+    return luaL_error(L, "prctl: %s", strerror(errno));
+  return 0;
+}
+
+/* refuse_threads(): from now on this process is refused threads (EAGAIN) and
+** forks, as where it has as many as it may */
+static int refuse_threads(lua_State *L)
+{
+  struct sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 1, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EAGAIN),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
   };
   struct sock_fprog program = {sizeof code / sizeof *code, code};
@@ -271,6 +291,19 @@ static int in_thread(lua_State *L)
   return lua_gettop(L);
 }
 
+/* in_state(chunk): runs it in a Lua state of its own, which is then closed */
+static int in_state(lua_State *L)
+{
+  const char *chunk = luaL_checkstring(L, 1);
+  lua_State *other = luaL_newstate();
+  bool failed;
+  luaL_openlibs(other);
+  failed = luaL_dostring(other, chunk);
+  lua_pushstring(L, failed ? lua_tostring(other, -1) : NULL);
+  lua_close(other);
+  return failed ? lua_error(L) : 0;
+}
+
 /* eventfd(initial [, nonblocking]) -> descriptor */
 static int eventfd_lua(lua_State *L)
 {
@@ -340,11 +373,13 @@ static const luaL_Reg functions[] = {
     {"write", write_lua},
     {"pollout", pollout},
     {"refuse_rings", refuse_rings},
+    {"refuse_threads", refuse_threads},
     {"limit_fds", limit_fds},
     {"fail_allocation", fail_allocation},
     {"epoll", epoll},
     {"pool_head", pool_head},
     {"in_thread", in_thread},
+    {"in_state", in_state},
     {"eventfd", eventfd_lua},
     {"signal_eventfd", signal_eventfd},
     {"timerfd", timerfd_lua},
