@@ -25,11 +25,14 @@
 #include "op.h"
 #include "operation.h"
 #include "options.h"
+#include "passing.h"
 #include "pool_object.h"
+#include "resolve.h"
 #include "ring.h"
 #include "ring_object.h"
 #include "scope.h"
 #include "sockaddr.h"
+#include "sockopt.h"
 #include "sync.h"
 #include "system.h"
 #include "task.h"
@@ -208,6 +211,8 @@ int luaopen_uring_core(lua_State *L)
   errors_register(L);
   constants_register(L);
   system_register(L);
+  sockopt_register(L);
+  passing_register(L);
   buffer_register(L, core);
   operation_register(L);
   gather_register(L, core);
@@ -223,6 +228,7 @@ int luaopen_uring_core(lua_State *L)
   coroutine_register(L, core);
   timer_register(L, core);
   worker_register(L, core);
+  resolve_register(L, core);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");

@@ -152,8 +152,11 @@ void loop_turn(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
     ring_reap_lingering(L, core);
     deadline_ns = soon < deadline_ns ? soon : deadline_ns;
   }
-  if (r == core->home && core->workers != NULL)
+  if (r == core->home && core->workers != NULL) {
+    unsigned jobs = worker_jobs(core);
     nap_ns = worker_turn(core, r);
+    wait = wait && worker_jobs(core) == jobs; /* one that is back may be it */
+  }
   if (wait && core->starving > 0 && queue_empty(&s->ready)) {
     if (collect_buffers(L, core, false))
       return; /* look again */
