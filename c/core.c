@@ -16,6 +16,8 @@
 
 #include "buffer.h"
 #include "call.h"
+#include "child.h"
+#include "child_spawn.h"
 #include "constants.h"
 #include "coroutine.h"
 #include "errors.h"
@@ -29,6 +31,7 @@
 #include "ring.h"
 #include "ring_object.h"
 #include "scope.h"
+#include "signals.h"
 #include "sockaddr.h"
 #include "sync.h"
 #include "system.h"
@@ -133,6 +136,7 @@ static int core_gc(lua_State *L)
     ring_free(L, core->rings);
   }
   core->home = NULL;
+  children_end(core);
   timer_free(core);
   if (core->epoch != NULL)
     munmap((void *)(uintptr_t)core->epoch, sizeof *core->epoch);
@@ -219,6 +223,9 @@ int luaopen_uring_core(lua_State *L)
   sync_register(L, core);
   coroutine_register(L, core);
   timer_register(L, core);
+  signals_register(L);
+  child_register(L);
+  child_spawn_register(L, core);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");

@@ -12,8 +12,10 @@ local core = require "uring.core"
 local custom = require "uring.custom"
 local file = require "uring.file"
 local operation_loop = require "uring.operation_loop"
+local process = require "uring.process"
 local readiness = require "uring.readiness"
 local scope = require "uring.scope"
+local signals = require "uring.signals"
 local socket = require "uring.socket"
 local waiter = require "uring.waiter"
 
@@ -87,6 +89,13 @@ local M = {
   connect = socket.connect;
   pipe = socket.pipe;
   socketpair = socket.socketpair;
+
+  --- Programs that run beside this one: `process.spawn { "cat", stdin = "pipe" }` →
+  -- a process with streams, `wait`, `kill`; `process.run { "ls", "-l" }` → what it
+  -- had to say.  See `uring.process`.
+  process = process;
+  --- `for name in uring.signals { "INT", "TERM" } do`: see `uring.signals`.
+  signals = signals.signals;
 }
 
 core.on_error(function(err, traceback)
