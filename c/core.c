@@ -16,6 +16,8 @@
 
 #include "buffer.h"
 #include "call.h"
+#include "child.h"
+#include "child_spawn.h"
 #include "constants.h"
 #include "coroutine.h"
 #include "errors.h"
@@ -31,6 +33,7 @@
 #include "ring.h"
 #include "ring_object.h"
 #include "scope.h"
+#include "signals.h"
 #include "sockaddr.h"
 #include "sockopt.h"
 #include "sync.h"
@@ -139,6 +142,7 @@ static int core_gc(lua_State *L)
     ring_free(L, core->rings);
   }
   core->home = NULL;
+  children_end(core);
   timer_free(core);
   if (core->epoch != NULL)
     munmap((void *)(uintptr_t)core->epoch, sizeof *core->epoch);
@@ -229,6 +233,9 @@ int luaopen_uring_core(lua_State *L)
   timer_register(L, core);
   worker_register(L, core);
   resolve_register(L, core);
+  signals_register(L);
+  child_register(L);
+  child_spawn_register(L, core);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");

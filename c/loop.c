@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "child.h"
 #include "ring_object.h"
 #include "task.h"
 #include "timer.h"
@@ -143,10 +144,11 @@ void loop_turn(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
 {
   struct core *core = r->core;
   struct sched *s = &core->sched;
-  uint64_t nap_ns = UINT64_MAX;
+  uint64_t nap_ns;
   int rc;
   luaL_checkstack(L, LUA_MINSTACK, "turning the loop");
   ring_object_check(L, r);
+  nap_ns = children_tend(core);
   if (core->lingering > 0) {
     uint64_t soon = now_ns() + LINGER_NS;
     ring_reap_lingering(L, core);
@@ -199,6 +201,8 @@ static uint64_t next_turn(const struct ring *r)
   }
   if (core->starving > 0 && core->collect_at < next)
     next = core->collect_at;
+  if (core->children != NULL && core->children_at_ns < next)
+    next = core->children_at_ns;
   return next;
 }
 
