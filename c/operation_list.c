@@ -32,7 +32,8 @@ static size_t bytes_lent(const struct event *e)
 /* What is told of an operation, apart from its task. */
 struct described {
   const char *name, *status;
-  uint64_t since_ns; /* 0: not known */
+  bool awaited;       /* by a task, without a handle, */
+  uint64_t waited_ns; /* for so long */
   size_t lent;
   int fd; /* -1: none */
   bool orphan;
@@ -43,7 +44,8 @@ static struct described look_at(const struct ring *r, const struct event *e)
   struct described d = {
       .name = event_name(e),
       .status = state_of(r, e),
-      .since_ns = e->task != NULL ? e->task->since_ns : 0,
+      .awaited = e->task != NULL,
+      .waited_ns = e->task != NULL ? task_parked_for(e->task, now_ns()) : 0,
       .lent = bytes_lent(e),
       .fd = e->row->args[0].kind == ARG_FD && e->fd >= 0 ? e->fd : -1,
       .orphan = e->task == NULL && e->op == NULL,
@@ -55,7 +57,6 @@ static struct described look_at(const struct ring *r, const struct event *e)
 ** it the table to fill in. */
 static void set_fields(lua_State *L, const struct described *d)
 {
-  uint64_t now = now_ns();
   lua_setfield(L, -2, "task");
   lua_pushstring(L, d->name);
   lua_setfield(L, -2, "name");
@@ -67,9 +68,8 @@ static void set_fields(lua_State *L, const struct described *d)
     lua_pushinteger(L, d->fd);
     lua_setfield(L, -2, "fd");
   }
-  if (d->since_ns != 0) {
-    lua_pushnumber(L, now > d->since_ns ? (lua_Number)(now - d->since_ns) / 1e9
-                                        : 0);
+  if (d->awaited) {
+    lua_pushnumber(L, (lua_Number)d->waited_ns / 1e9);
     lua_setfield(L, -2, "since");
   }
   if (d->orphan) {
