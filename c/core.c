@@ -22,10 +22,12 @@
 #include "coroutine.h"
 #include "errors.h"
 #include "gather.h"
+#include "interrupt.h"
 #include "locals.h"
 #include "near.h"
 #include "op.h"
 #include "operation.h"
+#include "operation_list.h"
 #include "options.h"
 #include "passing.h"
 #include "pool_object.h"
@@ -135,6 +137,7 @@ static int core_gc(lua_State *L)
 {
   struct core *core = lua_touserdata(L, 1);
   core->closed = true;
+  interrupt_release(core);
   tasks_let_go(L, core);
   worker_close(core);
   while (core->rings != NULL) {
@@ -227,6 +230,8 @@ int luaopen_uring_core(lua_State *L)
   scope_register(L, core);
   task_register(L, core);
   task_list_register(L, core);
+  operation_list_register(L, core);
+  interrupt_register(L, core);
   locals_register(L, core);
   sync_register(L, core);
   coroutine_register(L, core);
