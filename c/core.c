@@ -27,12 +27,14 @@
 #include "op.h"
 #include "operation.h"
 #include "options.h"
+#include "pool.h"
 #include "pool_object.h"
 #include "ring.h"
 #include "ring_object.h"
 #include "scope.h"
 #include "signals.h"
 #include "sockaddr.h"
+#include "stream.h"
 #include "sync.h"
 #include "system.h"
 #include "task.h"
@@ -137,6 +139,8 @@ static int core_gc(lua_State *L)
   }
   core->home = NULL;
   children_end(core);
+  if (core->stream_pool != NULL)
+    pool_dispose(core->stream_pool);
   timer_free(core);
   if (core->epoch != NULL)
     munmap((void *)(uintptr_t)core->epoch, sizeof *core->epoch);
@@ -226,6 +230,7 @@ int luaopen_uring_core(lua_State *L)
   signals_register(L);
   child_register(L);
   child_spawn_register(L, core);
+  stream_register(L, core);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");

@@ -74,7 +74,7 @@ static void report(lua_State *L, struct task *t)
 {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &report_key);
   push_error(L, t);
-  lua_getiuservalue(L, -3, TASK_TRACEBACK); /* task; handler; error; trace */
+  task_push_extra(L, -3, EXTRA_TRACEBACK); /* task; handler; error; trace */
   if (lua_pcall(L, 2, 0, 0) != LUA_OK)
     lua_pop(L, 1);
   t->observed = true;
@@ -147,11 +147,9 @@ void scope_push_current(lua_State *L, struct core *core)
     lua_rawgetp(L, LUA_REGISTRYINDEX, &background_key);
     return;
   }
-  lua_rawgeti(L, LUA_REGISTRYINDEX, core->tasks_ref);
-  lua_rawgeti(L, -1, t->slot);
+  task_push(L, t);
   lua_getiuservalue(L, -1, TASK_SCOPE);
-  lua_replace(L, -3);
-  lua_pop(L, 1);
+  lua_remove(L, -2);
 }
 
 static struct scope *push_scope(lua_State *L, struct core *core)
@@ -159,7 +157,6 @@ static struct scope *push_scope(lua_State *L, struct core *core)
   struct scope *s = lua_newuserdatauv(L, sizeof *s, SCOPE_VALUES);
   memset(s, 0, sizeof *s);
   s->core = core;
-  s->timer.kind = TIMER_SCOPE;
   luaL_setmetatable(L, SCOPE_TYPE);
   return s;
 }
@@ -250,7 +247,7 @@ static void push_failure(lua_State *L)
   lua_createtable(L, 0, 3);
   push_error(L, lua_touserdata(L, -2));
   lua_setfield(L, -2, "error");
-  lua_getiuservalue(L, -2, TASK_TRACEBACK);
+  task_push_extra(L, -2, EXTRA_TRACEBACK);
   lua_setfield(L, -2, "traceback");
   lua_pushvalue(L, -2);
   lua_setfield(L, -2, "task");
@@ -307,7 +304,8 @@ static int scope_deadline(lua_State *L)
   timer_disarm(s->core, &s->timer);
   if (!timer_reserve(s->core))
     return luaL_error(L, "not enough memory for a timer");
-  timer_arm(s->core, &s->timer, now_ns() + seconds_to_ns(seconds));
+  timer_arm(s->core, &s->timer, TIMER_SCOPE,
+            now_ns() + seconds_to_ns(seconds));
   return 0;
 }
 

@@ -7,6 +7,7 @@ local stream = require "uring.stream"
 local op, const = core.op, core.const
 local SOCK_STREAM = const.SOCK_STREAM | const.SOCK_CLOEXEC
 local ECANCELED = core.errno.ECANCELED
+local CANCEL_ALL = const.IORING_ASYNC_CANCEL_ALL
 local NO_PEER = { peer = false }
 
 local M = {}
@@ -189,6 +190,19 @@ function methods:fd()
   return self.number
 end
 
+-- Closing a descriptor ends nothing that uses it: that is cancelled first.
+local function close_listener(self, descriptor)
+  if self.busy > 0 then
+    op.cancel_fd(self.number, CANCEL_ALL)
+  end
+  local ok, message, errno = op.close(self.number)
+  descriptor:take() -- now that it is closed: an error before leaves an owner
+  if not ok then
+    return nil, message, errno
+  end
+  return true
+end
+
 --- Stops listening.  Idempotent.
 -- @treturn bool true; nil, message, errno
 function methods:close()
@@ -197,7 +211,7 @@ function methods:close()
     return true
   end
   self.descriptor = nil
-  return core.shield(stream.close, self, descriptor)
+  return core.shield(close_listener, self, descriptor)
 end
 
 function Listener:__tostring()
@@ -212,12 +226,13 @@ Listener.__close = methods.close
 -- Two streams of the pair of descriptors that `make` makes.
 local function pair(kind, name, make)
   local one, other = stream.new(kind, name), stream.new(kind, name)
-  local fd, second, errno = make(one.descriptor, other.descriptor)
+  local first <close> = core.descriptor()
+  local second <close> = core.descriptor()
+  local fd, message, errno = make(first, second)
   if not fd then
-    return nil, second, errno
+    return nil, message, errno
   end
-  one.number, other.number = fd, second
-  return one, other
+  return stream.open(one, first:take()), stream.open(other, second:take())
 end
 
 --- A pipe.
