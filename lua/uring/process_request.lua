@@ -283,7 +283,7 @@ end
 local function check_seconds(subject, given, name, max)
   local seconds = given[name]
   if seconds and not (seconds >= 0 and seconds <= max) then
-    fail("option '%s' of %s: %s is not from 0 to %d seconds", name, subject, tostring(seconds), max)
+    fail("option '%s' of %s: %s is not from 0 to %.14g seconds", name, subject, tostring(seconds), max)
   end
 end
 
