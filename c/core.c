@@ -22,22 +22,28 @@
 #include "coroutine.h"
 #include "errors.h"
 #include "gather.h"
+#include "interrupt.h"
 #include "locals.h"
 #include "near.h"
 #include "op.h"
 #include "operation.h"
+#include "operation_list.h"
 #include "options.h"
+#include "passing.h"
 #include "pool_object.h"
+#include "resolve.h"
 #include "ring.h"
 #include "ring_object.h"
 #include "scope.h"
 #include "signals.h"
 #include "sockaddr.h"
+#include "sockopt.h"
 #include "sync.h"
 #include "system.h"
 #include "task.h"
 #include "task_list.h"
 #include "timer.h"
+#include "worker.h"
 
 /* Registry key of the core's userdata. */
 static const char core_key = 'u';
@@ -63,6 +69,7 @@ static void begin_epoch(struct core *core)
   *core->epoch = ++core->epochs;
   core->pid = getpid();
   core->starving = 0;
+  worker_forget(core);
 }
 
 void core_enter(lua_State *L, struct core *core)
@@ -130,7 +137,9 @@ static int core_gc(lua_State *L)
 {
   struct core *core = lua_touserdata(L, 1);
   core->closed = true;
+  interrupt_release(core);
   tasks_let_go(L, core);
+  worker_close(core);
   while (core->rings != NULL) {
     ring_close(L, core->rings);
     ring_free(L, core->rings);
@@ -209,6 +218,8 @@ int luaopen_uring_core(lua_State *L)
   errors_register(L);
   constants_register(L);
   system_register(L);
+  sockopt_register(L);
+  passing_register(L);
   buffer_register(L, core);
   operation_register(L);
   gather_register(L, core);
@@ -219,10 +230,14 @@ int luaopen_uring_core(lua_State *L)
   scope_register(L, core);
   task_register(L, core);
   task_list_register(L, core);
+  operation_list_register(L, core);
+  interrupt_register(L, core);
   locals_register(L, core);
   sync_register(L, core);
   coroutine_register(L, core);
   timer_register(L, core);
+  worker_register(L, core);
+  resolve_register(L, core);
   signals_register(L);
   child_register(L);
   child_spawn_register(L, core);

@@ -21,6 +21,7 @@
 
 struct child;
 struct ring;
+struct workers;
 
 struct core {
   lua_State *L;             /* the main thread; lives as long as the core */
@@ -43,6 +44,7 @@ struct core {
   int tasks_ref;            /* table index -> task, of those not ended */
   int task_meta_ref;        /* the metatable of tasks */
   int breathe_ref;          /* an empty function, see core_breathe */
+  struct workers *workers;  /* threads for jobs, NULL: none yet */
   bool has_locals;          /* uring.locals has been written to */
   bool locals_shared;       /* the main chunk's, see locals.c */
   bool closed;              /* lua_close has come by */
