@@ -298,8 +298,8 @@ rock: deps
 	  rockspec/uring-scm-1.rockspec; \
 	cd "$$tmp/elsewhere"; \
 	share="$$tmp/tree/share/lua/5.4"; \
-	LUA_PATH="$$share/?.lua;$$share/?/init.lua" \
-	LUA_CPATH="$$tmp/tree/lib/lua/5.4/?.so" \
+	export LUA_PATH="$$share/?.lua;$$share/?/init.lua"; \
+	export LUA_CPATH="$$tmp/tree/lib/lua/5.4/?.so"; \
 	$(LUA) -e 'local u = require "uring"; assert(u.op.nop() == 0)'; \
 	test "$$("$$tmp/tree/bin/uring" -e 'print(uring.now() > 0)')" = true; \
 	test -s "$$tmp/tree"/lib/luarocks/rocks-5.4/uring/scm-1/types/uring.d.lua; \

@@ -158,8 +158,8 @@ build = {
 -- Type stubs for LuaLS, in the rock's own folder: made from what was installed.
 hooks = {
   post_install = [[cd "$(PREFIX)" && mkdir -p types && up=../../../../.. &&
-    LUA_PATH="$up/share/lua/5.4/?.lua;$up/share/lua/5.4/?/init.lua" LUA_CPATH="$up/lib/lua/5.4/?.so"
-    "$(LUA)" -e 'require "uring.doc.types".write "types/uring.d.lua"' ||
+    export LUA_PATH="$up/share/lua/5.4/?.lua;$up/share/lua/5.4/?/init.lua" LUA_CPATH="$up/lib/lua/5.4/?.so" &&
+    "$(LUA)" -e 'io.open("types/uring.d.lua", "wb"):write(require "uring.doc.types".text(require "uring"))' ||
     echo "no type stubs were made; uring --types prints them"]],
 }
 

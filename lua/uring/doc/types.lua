@@ -146,12 +146,4 @@ function M.text(uring)
   return table.concat(lines, "\n") .. "\n"
 end
 
---- Writes them to a file.
--- @string path
--- @raise if it cannot be written
-function M.write(path)
-  local file <close> = assert(io.open(path, "wb"))
-  assert(file:write(M.text(require "uring")))
-end
-
 return M
