@@ -34,18 +34,34 @@ build = {
   modules = {
     ["uring.address"] = "lua/uring/address.lua",
     ["uring.blame"] = "lua/uring/blame.lua",
+    ["uring.command"] = "lua/uring/command.lua",
     ["uring.connect"] = "lua/uring/connect.lua",
     ["uring.custom"] = "lua/uring/custom.lua",
     ["uring.descriptor"] = "lua/uring/descriptor.lua",
+    ["uring.doc"] = "lua/uring/doc.lua",
+    ["uring.doc.markdown"] = "lua/uring/doc/markdown.lua",
+    ["uring.doc.types"] = "lua/uring/doc/types.lua",
+    ["uring.dump"] = "lua/uring/dump.lua",
     ["uring.file"] = "lua/uring/file.lua",
+    ["uring.help"] = "lua/uring/help.lua",
     ["uring"] = "lua/uring/init.lua",
+    ["uring.objects"] = "lua/uring/objects.lua",
     ["uring.listener"] = "lua/uring/listener.lua",
     ["uring.operation_loop"] = "lua/uring/operation_loop.lua",
     ["uring.options"] = "lua/uring/options.lua",
     ["uring.process"] = "lua/uring/process.lua",
     ["uring.process_request"] = "lua/uring/process_request.lua",
+    ["uring.reader"] = "lua/uring/reader.lua",
+    ["uring.prompt.chunk"] = "lua/uring/prompt/chunk.lua",
+    ["uring.prompt.commands"] = "lua/uring/prompt/commands.lua",
+    ["uring.prompt.complete"] = "lua/uring/prompt/complete.lua",
+    ["uring.prompt.history"] = "lua/uring/prompt/history.lua",
+    ["uring.prompt"] = "lua/uring/prompt/init.lua",
+    ["uring.prompt.output"] = "lua/uring/prompt/output.lua",
+    ["uring.prompt.terminal"] = "lua/uring/prompt/terminal.lua",
     ["uring.readiness"] = "lua/uring/readiness.lua",
     ["uring.resolve"] = "lua/uring/resolve.lua",
+    ["uring.replaced"] = "lua/uring/replaced.lua",
     ["uring.scope"] = "lua/uring/scope.lua",
     ["uring.server"] = "lua/uring/server.lua",
     ["uring.signal_names"] = "lua/uring/signal_names.lua",
@@ -79,6 +95,7 @@ build = {
         "c/formats.c",
         "c/gather.c",
         "c/input.c",
+        "c/interrupt.c",
         "c/locals.c",
         "c/loop.c",
         "c/message.c",
@@ -87,6 +104,7 @@ build = {
         "c/numeral.c",
         "c/op.c",
         "c/operation.c",
+        "c/operation_list.c",
         "c/options.c",
         "c/outcome.c",
         "c/passing.c",
@@ -133,7 +151,24 @@ build = {
       incdirs = { "$(LIBURING_INCDIR)" },
       libdirs = { "$(LIBURING_LIBDIR)" },
     },
+    -- looks for the library when it is loaded: readline need not be there
+    ["uring.readline"] = {
+      sources = { "c/prompt/readline.c" },
+      defines = { "_GNU_SOURCE" },
+      libraries = { "dl" },
+    },
   },
+  install = {
+    bin = { uring = "bin/uring" },
+  },
+}
+
+-- Type stubs for LuaLS, in the rock's own folder: made from what was installed.
+hooks = {
+  post_install = [[cd "$(PREFIX)" && mkdir -p types && up=../../../../.. &&
+    export LUA_PATH="$up/share/lua/5.4/?.lua;$up/share/lua/5.4/?/init.lua" LUA_CPATH="$up/lib/lua/5.4/?.so" &&
+    "$(LUA)" -e 'io.open("types/uring.d.lua", "wb"):write(require "uring.doc.types".text(require "uring"))' ||
+    echo "no type stubs were made; uring --types prints them"]],
 }
 
 test = {

@@ -10,6 +10,7 @@
 
 local core = require "uring.core"
 local custom = require "uring.custom"
+local dump = require "uring.dump"
 local connect = require "uring.connect"
 local file = require "uring.file"
 local listener = require "uring.listener"
@@ -83,6 +84,7 @@ local M = {
   current = core.current;
   on_error = core.on_error;
   isatty = core.isatty;
+  dump = dump;
 
   --- What tasks hand to each other and wait for one another with: `channel`,
   -- `select`, `semaphore`, `mutex`, `condition`, `waitgroup`.  First come, first
