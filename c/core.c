@@ -17,7 +17,9 @@
 #include "buffer.h"
 #include "call.h"
 #include "constants.h"
+#include "copy.h"
 #include "coroutine.h"
+#include "directory.h"
 #include "errors.h"
 #include "gather.h"
 #include "locals.h"
@@ -25,6 +27,7 @@
 #include "op.h"
 #include "operation.h"
 #include "options.h"
+#include "path_call.h"
 #include "pool_object.h"
 #include "ring.h"
 #include "ring_object.h"
@@ -223,6 +226,9 @@ int luaopen_uring_core(lua_State *L)
   coroutine_register(L, core);
   timer_register(L, core);
   worker_register(L, core);
+  directory_register(L, core);
+  copy_register(L, core);
+  path_call_register(L, core);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");

@@ -428,9 +428,17 @@ static int worker_threads(lua_State *L)
   return 1;
 }
 
+/* job:close(), also __close: as if it were collected */
+static int job_close(lua_State *L)
+{
+  luaL_checkudata(L, 1, JOB_TYPE);
+  return handle_gc(L);
+}
+
 static const luaL_Reg job_methods[] = {
     {"await", job_await},
     {"stop", job_stop},
+    {"close", job_close},
     {NULL, NULL},
 };
 
@@ -445,6 +453,8 @@ void worker_register(lua_State *L, struct core *core)
   luaL_newmetatable(L, JOB_TYPE);
   lua_pushcfunction(L, handle_gc);
   lua_setfield(L, -2, "__gc");
+  lua_pushcfunction(L, job_close);
+  lua_setfield(L, -2, "__close");
   luaL_newlib(L, job_methods);
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
