@@ -395,14 +395,20 @@ static int finish_directory(lua_State *L)
   return 1;
 }
 
-/* part:next_part() -> a job as of copy_directory; nil: this was the last */
+/* part:is_last() -> boolean */
+static int part_is_last(lua_State *L)
+{
+  lua_pushboolean(L, check_part(L)->ended);
+  return 1;
+}
+
+/* part:next_part() -> a job as of copy_directory */
 static int next_part(lua_State *L)
 {
   struct core *core = core_upvalue(L);
   const struct part *p = check_part(L);
   struct copy_job *j;
-  if (p->ended)
-    return 0;
+  luaL_argcheck(L, !p->ended, 1, "it is the last");
   j = new_job(L, core);
   j->fills = true;
   j->part = part_new(p->twin);
@@ -484,15 +490,11 @@ static int part_unfinished(lua_State *L)
 }
 
 static const luaL_Reg part_methods[] = {
-    {"copy", part_copy},
-    {"next_part", next_part},
-    {"count", part_count},
-    {"name", part_name},
-    {"directories", part_directories},
-    {"identity", part_identity},
-    {"unfinished", part_unfinished},
-    {"close", part_gc},
-    {NULL, NULL},
+    {"copy", part_copy},         {"is_last", part_is_last},
+    {"next_part", next_part},    {"count", part_count},
+    {"name", part_name},         {"directories", part_directories},
+    {"identity", part_identity}, {"unfinished", part_unfinished},
+    {"close", part_gc},          {NULL, NULL},
 };
 
 static const luaL_Reg functions[] = {

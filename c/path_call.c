@@ -97,6 +97,20 @@ static int make_listxattr(struct path_call *c)
   }
 }
 
+static int make_readlink(struct path_call *c)
+{
+  c->list = malloc(PATH_MAX);
+  if (c->list == NULL)
+    return -1;
+  return (int)readlink(c->path, c->list, PATH_MAX);
+}
+
+static int make_realpath(struct path_call *c)
+{
+  c->list = realpath(c->path, NULL);
+  return c->list != NULL ? (int)strlen(c->list) : -1;
+}
+
 static int make_removexattr(struct path_call *c)
 {
   return c->nofollow ? lremovexattr(c->path, c->name)
@@ -233,6 +247,32 @@ static int deliver_list(lua_State *L, struct job *job)
   return 1;
 }
 
+/* a string | nil, message, errno */
+static int deliver_string(lua_State *L, struct job *job)
+{
+  const struct path_call *c = (const struct path_call *)job;
+  if (job->error != 0)
+    return push_failure(L, c->path, job->error);
+  lua_pushlstring(L, c->list, (size_t)c->result);
+  return 1;
+}
+
+/* readlink(path) */
+static int path_readlink(lua_State *L)
+{
+  struct core *core = core_upvalue(L);
+  new_call(L, core, make_readlink)->job.finishes = false;
+  return worker_await(L, core, deliver_string);
+}
+
+/* realpath(path) */
+static int path_realpath(lua_State *L)
+{
+  struct core *core = core_upvalue(L);
+  new_call(L, core, make_realpath)->job.finishes = false;
+  return worker_await(L, core, deliver_string);
+}
+
 /* listxattr(path [, nofollow]) */
 static int path_listxattr(lua_State *L)
 {
@@ -337,6 +377,8 @@ static const luaL_Reg functions[] = {
     {"chmod", path_chmod},
     {"chown", path_chown},
     {"utime", path_utime},
+    {"readlink", path_readlink},
+    {"realpath", path_realpath},
     {"listxattr", path_listxattr},
     {"removexattr", path_removexattr},
     {"statvfs", path_statvfs},

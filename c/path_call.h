@@ -6,7 +6,8 @@
 
 #include "core.h"
 
-/* Adds the table `path`: chmod, chown, utime, listxattr, removexattr, statvfs,
+/* Adds the table `path`: chmod, chown, utime, readlink,
+** realpath, listxattr, removexattr, statvfs,
 ** watch; and inotify and random_name, which do not block. */
 void path_call_register(lua_State *L, struct core *core);
 

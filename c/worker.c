@@ -166,15 +166,18 @@ static struct workers *workers_new(const struct core *core)
 /* Has the job done; its error is set if there is nobody to do it. */
 static void begin(struct workers *w, struct job_handle *h)
 {
+  int err;
   if (w->jobs == 0) { /* without one the loop looks now and then */
     w->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     threads_tell(w->threads, w->fd);
   }
   w->jobs++;
-  h->job->error = threads_queue(w->threads, h->job);
-  h->begun = h->job->error == 0;
-  if (!h->begun)
-    job_is_back(h->core, w);
+  err = threads_queue(w->threads, h->job);
+  h->begun = err == 0; /* and may have ended by now */
+  if (h->begun)
+    return;
+  h->job->error = err;
+  job_is_back(h->core, w);
 }
 
 /* Takes a job that no thread has begun out of the queue.  False: one has. */

@@ -34,9 +34,28 @@ function Copy.__close(self)
   end
   core.shield(function()
     for i = self.first, self.last do
-      self.running[i].job:await()
+      local part = self.running[i].job:await()
+      if type(part) == "userdata" then
+        part:close()
+      end
     end
   end)
+  for part in pairs(self.parts) do
+    part:close()
+  end
+end
+
+-- A part holds two descriptors as long as something is to be done with it.
+local function hold(self, part)
+  self.parts[part] = (self.parts[part] or 0) + 1
+end
+
+local function release(self, part)
+  self.parts[part] = self.parts[part] - 1
+  if self.parts[part] == 0 then
+    self.parts[part] = nil
+    part:close()
+  end
 end
 
 local begin = {}  -- kind of item → function(self, item) → job
@@ -104,6 +123,7 @@ end
 -- copied side by side.
 local function push_range(self, item, part, first, last)
   for at = first, last, FILES do
+    hold(self, part)
     push(self, {
       kind = "range", from = item.from, to = item.to, part = part;
       first = at, last = math.min(at + FILES - 1, last), attempts = item.attempts;
@@ -130,13 +150,18 @@ end
 
 local function part_ended(self, item, part, next, bytes, errno)
   local last = math.min(FILES, part:count())
+  hold(self, part)
   self.files = self.files + next
   push_range(self, item, part, last + 1, part:count())
   range_ended(self, item, part, next, last, bytes, errno)
   for _, name in ipairs(part:directories()) do
     push(self, { kind = "directory", from = item.from .. "/" .. name, to = item.to .. "/" .. name })
   end
-  push(self, { kind = "next", from = item.from, to = item.to, part = part })
+  if part:is_last() then
+    release(self, part)
+  else
+    push(self, { kind = "next", from = item.from, to = item.to, part = part })
+  end
 end
 
 function ended.directory(self, item, part, ...)
@@ -167,9 +192,11 @@ ended["next"] = function(self, item, part, ...)
     part_ended(self, item, part, ...)
   elseif is_worth_another_try(self, item, (...)) then
     push(self, item)
+    return
   else
     fail(self, item.from, item.to, (...))
   end
+  release(self, item.part)
 end
 
 function begin.range(_, item)
@@ -179,6 +206,7 @@ end
 function ended.range(self, item, next, bytes, errno)
   self.files = self.files + next - item.first + 1
   range_ended(self, item, item.part, next, item.last, bytes, errno)
+  release(self, item.part)
 end
 
 function begin.finish(self, item)
@@ -195,12 +223,9 @@ end
 local function fill(self)
   while #self.waiting > 0 and self.last - self.first + 1 < self.limit do
     local item = table.remove(self.waiting)
-    local job = begin[item.kind](self, item)
-    if job then
-      item.job = job
-      self.last = self.last + 1
-      self.running[self.last] = item
-    end
+    item.job = begin[item.kind](self, item)
+    self.last = self.last + 1
+    self.running[self.last] = item
   end
 end
 
@@ -229,6 +254,7 @@ local function new(from, to, o)
       | ((o.follow or o.follow == nil and not o.recursive) and FOLLOW or 0);
     waiting = { { kind = "file", from = from, to = to } };
     running = {}, first = 1, last = 0; -- items with their jobs
+    parts = {};                        -- part of a directory → items that need it
     device = nil, number = nil;        -- of the copy of the top directory
     unfinished = {};                   -- directories to see to at the end
     files = 0, directories = 0, bytes = 0;

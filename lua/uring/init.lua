@@ -11,6 +11,7 @@
 local core = require "uring.core"
 local custom = require "uring.custom"
 local file = require "uring.file"
+local fs = require "uring.fs"
 local operation_loop = require "uring.operation_loop"
 local readiness = require "uring.readiness"
 local scope = require "uring.scope"
@@ -83,6 +84,8 @@ local M = {
   coroutine = core.coroutine;
 
   open = file.open;
+  --- Files and directories by path, see `uring.fs`.
+  fs = fs;
   listen = socket.listen;
   connect = socket.connect;
   pipe = socket.pipe;
