@@ -19,7 +19,9 @@
 #include "child.h"
 #include "child_spawn.h"
 #include "constants.h"
+#include "copy.h"
 #include "coroutine.h"
+#include "directory.h"
 #include "errors.h"
 #include "gather.h"
 #include "interrupt.h"
@@ -31,6 +33,7 @@
 #include "options.h"
 #include "passing.h"
 #include "pool.h"
+#include "path_call.h"
 #include "pool_object.h"
 #include "resolve.h"
 #include "ring.h"
@@ -246,6 +249,9 @@ int luaopen_uring_core(lua_State *L)
   child_register(L);
   child_spawn_register(L, core);
   stream_register(L, core);
+  directory_register(L, core);
+  copy_register(L, core);
+  path_call_register(L, core);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");
