@@ -268,6 +268,7 @@ describe("connect", function()
     local output, status = helper.script [[
       local uring = require "uring"
       local testkit = require "testkit"
+      for fd = 3, 1023 do testkit.close(fd) end -- inherited
       uring.run(function()
         local listener = assert(uring.listen "127.0.0.1:0")
         local name = "localhost:" .. listener:address():match ":(%d+)$"
