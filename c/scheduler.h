@@ -30,7 +30,8 @@ struct sched {
   unsigned heap_used, heap_size;
   unsigned ntimers;    /* that have not been given up */
   unsigned free_timer; /* head of the free slots, 0 for none */
-  uint64_t woken_ns;   /* when a deadline last woke somebody */
+  uint64_t woken_ns;   /* when a deadline last woke somebody, */
+  unsigned woken;      /* and how many did so together */
   unsigned ntasks;     /* tasks that have not ended */
   unsigned tasks_cap;  /* slots in the table of tasks */
   unsigned free_slot;  /* head of the free slots, 0 for none */

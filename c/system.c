@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "errors.h"
+#include "signals.h"
 
 static int check_fd(lua_State *L, int arg)
 {
@@ -98,17 +99,6 @@ static int put_pair(lua_State *L, int *one, int *other, const int fds[2])
   return 2;
 }
 
-/* A write to a pipe without a reader returns EPIPE and also raises SIGPIPE,
-** which ends a process that has not said what it wants.  Sockets are spared
-** by MSG_NOSIGNAL; for pipes the signal is ignored, unless the program has
-** its own idea of it. */
-static void ignore_sigpipe(void)
-{
-  struct sigaction now;
-  if (sigaction(SIGPIPE, NULL, &now) == 0 && now.sa_handler == SIG_DFL)
-    signal(SIGPIPE, SIG_IGN);
-}
-
 /* pipe([Descriptor, Descriptor]) -> fd to read, fd to write, which those two
 ** own | nil, message, errno */
 static int system_pipe(lua_State *L)
@@ -118,7 +108,7 @@ static int system_pipe(lua_State *L)
   int fds[2];
   if (pipe2(fds, O_CLOEXEC) < 0)
     return push_failure(L, "pipe", errno);
-  ignore_sigpipe();
+  signals_tame_sigpipe();
   return put_pair(L, r, w, fds);
 }
 

@@ -131,7 +131,9 @@ void tasks_wake_due(struct core *core)
   if (timer_nearest(core) > now)
     return;
   core->sched.woken_ns = now;
+  core->sched.woken = 0;
   while ((timer = timer_due(core, now, &kind)) != NULL) {
+    core->sched.woken++;
     if (kind == TIMER_OBJECT)
       timer_object_ring(timer);
     else if (kind == TIMER_SCOPE)

@@ -15,9 +15,11 @@ local file = require "uring.file"
 local listener = require "uring.listener"
 local operation_loop = require "uring.operation_loop"
 local passing = require "uring.passing"
+local process = require "uring.process"
 local readiness = require "uring.readiness"
 local resolve = require "uring.resolve"
 local scope = require "uring.scope"
+local signals = require "uring.signals"
 local socket = require "uring.socket"
 local socket_options = require "uring.socket_options"
 local stream = require "uring.stream"
@@ -98,6 +100,13 @@ local M = {
   pipe = socket.pipe;
   socketpair = socket.socketpair;
   transfer = transfer.transfer;
+
+  --- Programs that run beside this one: `process.spawn { "cat", stdin = "pipe" }` →
+  -- a process with streams, `wait`, `kill`; `process.run { "ls", "-l" }` → what it
+  -- had to say.  See `uring.process`.
+  process = process;
+  --- `for name in uring.signals { "INT", "TERM" } do`: see `uring.signals`.
+  signals = signals.signals;
 }
 
 for _, more in ipairs { passing, socket_options } do
