@@ -362,11 +362,10 @@ static int child_gc(lua_State *L)
   }
   c->kill_at_ns = UINT64_MAX;
   if (!c->lingers) {
-    terminate(c);
     c->kill_at_ns = now_ns() + c->grace_ns;
+    if (c->grace_ns > 0)
+      terminate(c);
   }
-  c->kill_at_ns = now_ns() + c->grace_ns;
-  if (c->grace_ns > 0)
   let_live(c);
   return 0;
 }
