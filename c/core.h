@@ -19,8 +19,10 @@
 
 #include "scheduler.h"
 
+struct child;
 struct pool;
 struct ring;
+struct workers;
 
 struct core {
   lua_State *L;             /* the main thread; lives as long as the core */
@@ -32,6 +34,8 @@ struct core {
   unsigned starving;        /* operations that wait for a pool's buffer */
   uint64_t collect_at;      /* when garbage may next be collected for them */
   unsigned lingering;       /* rings that were dropped and are not quiet */
+  struct child *children;   /* processes that no object has any more */
+  uint64_t children_at_ns;  /* when they are looked after next */
   struct ring *home;        /* the default ring: the one that runs tasks */
   const void *buffer_meta;  /* identity of the metatable of Buffers */
   const void *pool_meta;    /* and of Pools */
@@ -44,6 +48,7 @@ struct core {
   int task_meta_ref;        /* the metatable of tasks */
   int stream_meta_ref;      /* and of streams */
   int breathe_ref;          /* an empty function, see core_breathe */
+  struct workers *workers;  /* threads for jobs, NULL: none yet */
   bool has_locals;          /* uring.locals has been written to */
   bool locals_shared;       /* the main chunk's, see locals.c */
   bool closed;              /* lua_close has come by */

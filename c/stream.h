@@ -162,10 +162,6 @@ void stream_write_register(lua_State *L, int meta);
 /* stream_lines(stream, …) -> iterator that closes the stream at its end */
 int stream_lines_closing(lua_State *L);
 
-/* accept(fd, name) -> Stream, named so, of the next connection to the socket
-** that listens; nil, message, errno.  The upvalue is the core. */
-int stream_accept(lua_State *L);
-
 /* stream_finish(stream): what is buffered is written, by a stream that is
 ** being closed -> true | nil, message, errno */
 int stream_finish(lua_State *L);

@@ -33,9 +33,8 @@ static const struct row *rows[IORING_OP_LAST];
 
 void stream_io_register(void)
 {
-  static const char *const names[] = {"recv",     "read",   "send",
-                                      "write",    "writev", "sendmsg",
-                                      "poll_add", "accept"};
+  static const char *const names[] = {"recv",   "read",    "send",    "write",
+                                      "writev", "sendmsg", "poll_add"};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     const struct row *row = op_find(names[i]);
     rows[row->opcode] = row;
