@@ -21,6 +21,7 @@
 #include "constants.h"
 #include "coroutine.h"
 #include "errors.h"
+#include "io.h"
 #include "gather.h"
 #include "locals.h"
 #include "near.h"
@@ -40,6 +41,7 @@
 #include "task.h"
 #include "task_list.h"
 #include "timer.h"
+#include "unwritten.h"
 
 /* Registry key of the core's userdata. */
 static const char core_key = 'u';
@@ -138,6 +140,7 @@ static int core_gc(lua_State *L)
     ring_free(L, core->rings);
   }
   core->home = NULL;
+  unwritten_close(core);
   children_end(core);
   if (core->stream_pool != NULL)
     pool_dispose(core->stream_pool);
@@ -231,6 +234,8 @@ int luaopen_uring_core(lua_State *L)
   child_register(L);
   child_spawn_register(L, core);
   stream_register(L, core);
+  unwritten_register(L, core);
+  io_register(L);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");

@@ -10,7 +10,7 @@
 
 local core = require "uring.core"
 local custom = require "uring.custom"
-local file = require "uring.file"
+local io_module = require "uring.io"
 local operation_loop = require "uring.operation_loop"
 local process = require "uring.process"
 local readiness = require "uring.readiness"
@@ -84,7 +84,9 @@ local M = {
   -- through `resume` and `wrap` to the task that runs it.
   coroutine = core.coroutine;
 
-  open = file.open;
+  --- Lua's `io`, with files that do not block the loop: see `uring.io`.
+  io = io_module;
+  open = io_module.open;
   listen = socket.listen;
   connect = socket.connect;
   pipe = socket.pipe;
