@@ -23,6 +23,7 @@
 #include "coroutine.h"
 #include "directory.h"
 #include "errors.h"
+#include "io.h"
 #include "gather.h"
 #include "interrupt.h"
 #include "locals.h"
@@ -49,6 +50,7 @@
 #include "task_list.h"
 #include "timer.h"
 #include "worker.h"
+#include "unwritten.h"
 
 /* Registry key of the core's userdata. */
 static const char core_key = 'u';
@@ -150,6 +152,7 @@ static int core_gc(lua_State *L)
     ring_free(L, core->rings);
   }
   core->home = NULL;
+  unwritten_close(core);
   children_end(core);
   if (core->stream_pool != NULL)
     pool_dispose(core->stream_pool);
@@ -252,6 +255,8 @@ int luaopen_uring_core(lua_State *L)
   directory_register(L, core);
   copy_register(L, core);
   path_call_register(L, core);
+  unwritten_register(L, core);
+  io_register(L);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");

@@ -10,6 +10,10 @@
 
 local core = require "uring.core"
 local custom = require "uring.custom"
+local io_module = require "uring.io"
+local operation_loop = require "uring.operation_loop"
+local process = require "uring.process"
+local readiness = require "uring.readiness"
 local scope = require "uring.scope"
 
 local M = {
@@ -82,6 +86,13 @@ local later = {
   run_operations = { "uring.operation_loop", "run" };
   waiter = { "uring.waiter", "new" };
   dump = { "uring.dump" };
+  --- Lua's `io`, with files that do not block the loop: see `uring.io`.
+  io = io_module;
+  open = io_module.open;
+  listen = socket.listen;
+  connect = socket.connect;
+  pipe = socket.pipe;
+  socketpair = socket.socketpair;
 
   open = { "uring.file", "open" };
   --- Files and directories by path, see `uring.fs`.

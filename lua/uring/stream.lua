@@ -92,6 +92,10 @@ local function failed(self, message, errno)
   return nil, message, errno
 end
 
+-- What takes the place of closing, of streams that have something of their own
+-- there: stream → function(stream) → what `close` returns.
+local closing = setmetatable({}, { __mode = "k" })
+
 local function finish(self)
   local written, why, number = core.stream_finish(self)
   local ok, message, errno = op.close(core.stream_number(self))
@@ -111,6 +115,10 @@ local polling = setmetatable({}, { __mode = "k" })
 -- A read or write of another task ends with nil, "closed".  Idempotent.
 -- @treturn bool true; nil, message, errno
 function methods:close()
+  local own = closing[self]
+  if own then
+    return own(self)
+  end
   if not core.stream_closing(self) then
     return true
   end
@@ -168,9 +176,11 @@ return {
   in_hand = core.stream_in_hand;
   poll = poll;
   --- `new(kind, name)` makes a stream that has no descriptor yet: `open(stream,
-  -- fd)` gives it one.  Made first, so that nothing can fail between getting a
-  -- descriptor and owning it.  Kinds: "socket", "pipe", "tty", "file".
+  -- fd [, borrowed])` gives it one, which it closes unless that is borrowed.  Made
+  -- first, so that nothing can fail between getting a descriptor and owning it.
+  -- Kinds: "socket", "pipe", "tty", "file".
   new = core.stream;
   open = core.stream_open;
   methods = methods;
+  closing = closing;
 }
