@@ -11,7 +11,6 @@
 local core = require "uring.core"
 local custom = require "uring.custom"
 local file = require "uring.file"
-local fs = require "uring.fs"
 local operation_loop = require "uring.operation_loop"
 local readiness = require "uring.readiness"
 local scope = require "uring.scope"
@@ -84,13 +83,25 @@ local M = {
   coroutine = core.coroutine;
 
   open = file.open;
-  --- Files and directories by path, see `uring.fs`.
-  fs = fs;
   listen = socket.listen;
   connect = socket.connect;
   pipe = socket.pipe;
   socketpair = socket.socketpair;
 }
+
+-- Parts that are loaded when they are first used.
+local parts = {
+  --- Files and directories by path: `fs.readfile`, `fs.walk`, `fs.copy` …
+  fs = "uring.fs";
+}
+
+setmetatable(M, { __index = function(_, name)
+  local part = parts[name]
+  if part then
+    M[name] = require(part)
+    return M[name]
+  end
+end })
 
 core.on_error(function(err, traceback)
   io.stderr:write("uring: error in a task nobody waits for: ", tostring(err), "\n",
