@@ -18,6 +18,7 @@ SUITE_TIMEOUT ?= $(or $(timeout_$(VARIANT)),600)
 
 SHAREDIR = $(DESTDIR)$(PREFIX)/share/lua/5.4
 LIBDIR   = $(DESTDIR)$(PREFIX)/lib/lua/5.4
+BINDIR   = $(DESTDIR)$(PREFIX)/bin
 
 # ---------------------------------------------------------------- variants
 
@@ -49,12 +50,13 @@ timeout_valgrind := 3600
 core_src  := $(wildcard c/*.c)
 core_obj  := $(core_src:%.c=$(B)/%.o)
 core      := $(B)/uring/core.so
+readline  := $(B)/uring/readline.so
 helpers   := $(patsubst spec/support/%.c,$(B)/spec/%.so, \
                $(wildcard spec/support/*.c))
 asan_lua  := $(CURDIR)/build/asan/bin/lua5.4
 bench_bin := $(patsubst spec/bench/%.c,$(B)/bench/%, \
                $(wildcard spec/bench/*.c))
-all_c     := $(wildcard c/*.c spec/support/*.c spec/bench/*.c)
+all_c     := $(wildcard c/*.c c/*/*.c spec/support/*.c spec/bench/*.c)
 all_h     := $(wildcard c/*.h spec/support/*.h spec/bench/*.h)
 
 # Every spec, whatever its folder, except what only serves or measures.
@@ -131,11 +133,19 @@ deps:
 
 # ------------------------------------------------------------------- build
 
-all build: $(core)
+built := $(core) $(readline)
+
+all build: $(built)
 
 $(core): $(core_obj)
 	@mkdir -p $(@D)
 	$(link) -o $@ $(core_obj) $(pkg_libs)
+
+# Takes the library, if there is one, when it is loaded.
+$(readline): c/prompt/readline.c $(B)/flags
+	@mkdir -p $(@D)
+	$(compile) $(defs) -fvisibility=hidden -MMD -MP -shared \
+	  $(ldflags_$(VARIANT)) $(LDFLAGS) -o $@ $< -ldl
 
 # Only luaopen_uring_core is for others to see.
 $(B)/c/%.o: c/%.c $(B)/flags
@@ -161,14 +171,14 @@ $(B)/flags: FORCE | deps
 
 FORCE:
 
--include $(core_obj:.o=.d) $(helpers:.so=.d) $(bench_bin:=.d)
+-include $(core_obj:.o=.d) $(readline:.so=.d) $(helpers:.so=.d) $(bench_bin:=.d)
 
 # --------------------------------------------------------------------- run
 
-run: deps $(core)
+run: deps $(built)
 	@$(in_place) $(LUA) $(SCRIPT) $(ARGS)
 
-env: deps $(core)
+env: deps $(built)
 	@echo "unset LUA_PATH_5_4 LUA_CPATH_5_4"
 	@echo "export LUA_PATH='$(lua_path);$(path_tail)'"
 	@echo "export LUA_CPATH='$(lua_cpath);$(cpath_tail)'"
@@ -183,7 +193,7 @@ bench: deps $(core) $(bench_bin)
 # busted is a script for `lua`, which may be any version: it is handed to
 # ours. The timeout is for a hang. PATH lets a Lua that a spec starts be the
 # variant's too.
-test: deps $(core) $(helpers) $(if $(filter asan,$(VARIANT)),$(asan_lua))
+test: deps $(built) $(helpers) $(if $(filter asan,$(VARIANT)),$(asan_lua))
 	@LUA_PATH='$(lua_path);$(path_tail)' \
 	LUA_CPATH='$(test_cpath);$(cpath_tail)' \
 	PATH="$(CURDIR)/$(B)/bin:$$PATH" \
@@ -232,7 +242,7 @@ lint-format: deps
 lint-compile: deps
 	$(MAKE) lint-objects VARIANT=werror
 
-lint-objects: $(core) $(helpers) $(bench_bin)
+lint-objects: $(built) $(helpers) $(bench_bin)
 
 # cppcheck cannot see that a function in another file never returns, and goes
 # on with the null it tested for; clang-tidy looks after those.
@@ -250,11 +260,13 @@ lint-tidy: deps
 
 # ----------------------------------------------------------------- install
 
-install: deps $(core)
+install: deps $(built)
 	set -e; for f in $$(cd lua && find uring -name '*.lua'); do \
 	  install -D -m 644 "lua/$$f" "$(SHAREDIR)/$$f"; \
 	done
 	install -D -m 755 $(core) "$(LIBDIR)/uring/core.so"
+	install -D -m 755 $(readline) "$(LIBDIR)/uring/readline.so"
+	install -D -m 755 bin/uring "$(BINDIR)/uring"
 
 # luarocks compiles beside the sources, so it works on a copy; what it
 # installs is then used from a folder where nothing of ours is in sight.

@@ -210,22 +210,25 @@ static void check_value(lua_State *L, int index)
                 "nil is what a closed channel gives");
 }
 
-/* A coroutine inside of the task, whose stack the places refer to, lives as
-** long as the task, until another takes its place. */
-static void anchor_inner(lua_State *L, const struct task *t)
+/* Who would have to wait, as task_awaiting.  A coroutine inside of the task,
+** whose stack the places refer to, lives as long as the task from here on, or
+** until another takes its place; what that allocates may run finalisers, so
+** it comes before anything is looked at. */
+static struct task *who_awaits(lua_State *L, struct core *core)
 {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, t->core->tasks_ref);
-  lua_rawgeti(L, -1, t->slot);
-  lua_pushthread(L);
-  lua_setiuservalue(L, -2, TASK_INNER);
-  lua_pop(L, 2);
+  struct task *t = task_awaiting(L, core);
+  if (t != NULL && L != t->co) {
+    task_push(L, t);
+    lua_pushthread(L);
+    task_set_extra(L, -2, EXTRA_INNER);
+    lua_pop(L, 1);
+  }
+  return t;
 }
 
 /* Parks the task, which has taken its places; there is room on the stack. */
 static int wait_there(lua_State *L, struct task *t, lua_KFunction k)
 {
-  if (L != t->co)
-    anchor_inner(L, t);
   t->granted = GRANT_NOTHING;
   t->top = lua_gettop(L);
   return task_park(L, t, NULL, k, (lua_KContext)t);
@@ -285,7 +288,7 @@ static int channel_send(lua_State *L)
   struct task *t;
   check_value(L, 2);
   lua_settop(L, 2);
-  t = task_awaiting(L, c->core);
+  t = who_awaits(L, c->core);
   while (!c->closed && !send_now(L, 1, c, 2)) {
     if (t != NULL)
       return wait_in_line(L, t, &c->senders, 2, send_k);
@@ -336,7 +339,7 @@ static int channel_receive(lua_State *L)
   struct channel *c = usable(L);
   struct task *t;
   lua_settop(L, 1);
-  t = task_awaiting(L, c->core);
+  t = who_awaits(L, c->core);
   while (!receive_now(L, 1, c)) {
     if (c->closed)
       return push_closed(L);
@@ -500,7 +503,7 @@ static int channel_select(lua_State *L)
   luaL_checkstack(L, 2 * s.n + 8, "too many cases");
   for (int i = 1; i <= s.n; i++)
     push_case(L, i);
-  t = task_awaiting(L, core);
+  t = who_awaits(L, core);
   while ((values = try_cases(L, core, s.n)) == 0) {
     if (t != NULL)
       return wait_in_lines(L, t, s.n);

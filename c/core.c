@@ -16,23 +16,31 @@
 
 #include "buffer.h"
 #include "call.h"
+#include "child.h"
+#include "child_spawn.h"
 #include "constants.h"
 #include "copy.h"
 #include "coroutine.h"
 #include "directory.h"
 #include "errors.h"
 #include "gather.h"
+#include "interrupt.h"
 #include "locals.h"
 #include "near.h"
 #include "op.h"
 #include "operation.h"
+#include "operation_list.h"
 #include "options.h"
 #include "path_call.h"
+#include "passing.h"
 #include "pool_object.h"
+#include "resolve.h"
 #include "ring.h"
 #include "ring_object.h"
 #include "scope.h"
+#include "signals.h"
 #include "sockaddr.h"
+#include "sockopt.h"
 #include "sync.h"
 #include "system.h"
 #include "task.h"
@@ -132,6 +140,7 @@ static int core_gc(lua_State *L)
 {
   struct core *core = lua_touserdata(L, 1);
   core->closed = true;
+  interrupt_release(core);
   tasks_let_go(L, core);
   worker_close(core);
   while (core->rings != NULL) {
@@ -139,6 +148,7 @@ static int core_gc(lua_State *L)
     ring_free(L, core->rings);
   }
   core->home = NULL;
+  children_end(core);
   timer_free(core);
   if (core->epoch != NULL)
     munmap((void *)(uintptr_t)core->epoch, sizeof *core->epoch);
@@ -211,6 +221,8 @@ int luaopen_uring_core(lua_State *L)
   errors_register(L);
   constants_register(L);
   system_register(L);
+  sockopt_register(L);
+  passing_register(L);
   buffer_register(L, core);
   operation_register(L);
   gather_register(L, core);
@@ -221,6 +233,8 @@ int luaopen_uring_core(lua_State *L)
   scope_register(L, core);
   task_register(L, core);
   task_list_register(L, core);
+  operation_list_register(L, core);
+  interrupt_register(L, core);
   locals_register(L, core);
   sync_register(L, core);
   coroutine_register(L, core);
@@ -229,6 +243,10 @@ int luaopen_uring_core(lua_State *L)
   directory_register(L, core);
   copy_register(L, core);
   path_call_register(L, core);
+  resolve_register(L, core);
+  signals_register(L);
+  child_register(L);
+  child_spawn_register(L, core);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");

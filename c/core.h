@@ -19,6 +19,7 @@
 
 #include "scheduler.h"
 
+struct child;
 struct ring;
 struct workers;
 
@@ -32,6 +33,8 @@ struct core {
   unsigned starving;        /* operations that wait for a pool's buffer */
   uint64_t collect_at;      /* when garbage may next be collected for them */
   unsigned lingering;       /* rings that were dropped and are not quiet */
+  struct child *children;   /* processes that no object has any more */
+  uint64_t children_at_ns;  /* when they are looked after next */
   struct ring *home;        /* the default ring: the one that runs tasks */
   const void *buffer_meta;  /* identity of the metatable of Buffers */
   const void *pool_meta;    /* and of Pools */

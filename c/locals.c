@@ -10,32 +10,29 @@
 static const char main_key = 'l';
 
 /* Pushes the table of a task, or of the main chunk; nil: it has none yet. */
-static void push_table(lua_State *L, struct core *core, const struct task *t)
+static void push_table(lua_State *L, const struct task *t)
 {
   if (t == NULL) {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &main_key);
     return;
   }
-  lua_rawgeti(L, LUA_REGISTRYINDEX, core->tasks_ref);
-  lua_rawgeti(L, -1, t->slot);
-  lua_getiuservalue(L, -1, TASK_LOCALS);
-  lua_replace(L, -3);
-  lua_pop(L, 1);
+  task_push(L, t);
+  task_push_extra(L, -1, EXTRA_LOCALS);
+  lua_remove(L, -2);
 }
 
 /* Sets it to the one on the top, which stays there. */
-static void set_table(lua_State *L, struct core *core, const struct task *t)
+static void set_table(lua_State *L, const struct task *t)
 {
   if (t == NULL) {
     lua_pushvalue(L, -1);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &main_key);
     return;
   }
-  lua_rawgeti(L, LUA_REGISTRYINDEX, core->tasks_ref);
-  lua_rawgeti(L, -1, t->slot);
-  lua_pushvalue(L, -3);
-  lua_setiuservalue(L, -2, TASK_LOCALS);
-  lua_pop(L, 2);
+  task_push(L, t);
+  lua_pushvalue(L, -2);
+  task_set_extra(L, -2, EXTRA_LOCALS);
+  lua_pop(L, 1);
 }
 
 /* Is its table another's, too? */
@@ -47,8 +44,12 @@ static bool *shared(struct core *core, struct task *t)
 void locals_inherit(lua_State *L, struct task *t)
 {
   struct task *from = t->core->sched.current;
-  push_table(L, t->core, from);
-  lua_setiuservalue(L, -2, TASK_LOCALS);
+  push_table(L, from);
+  if (lua_isnil(L, -1)) {
+    lua_pop(L, 1);
+    return;
+  }
+  task_set_extra(L, -2, EXTRA_LOCALS);
   *shared(t->core, from) = t->locals_shared = true;
 }
 
@@ -69,7 +70,7 @@ static void push_copy(lua_State *L)
 static int locals_index(lua_State *L)
 {
   struct core *core = core_upvalue(L);
-  push_table(L, core, core->sched.current);
+  push_table(L, core->sched.current);
   if (lua_istable(L, -1)) {
     lua_pushvalue(L, 2);
     lua_rawget(L, -2);
@@ -84,10 +85,10 @@ static int locals_newindex(lua_State *L)
   struct task *t = core->sched.current;
   if (lua_isnil(L, 2))
     return luaL_error(L, "index is nil");
-  push_table(L, core, t);
+  push_table(L, t);
   if (lua_isnil(L, -1) || *shared(core, t)) {
     push_copy(L);
-    set_table(L, core, t);
+    set_table(L, t);
     *shared(core, t) = false;
     core->has_locals = true;
   }
@@ -102,11 +103,40 @@ static int locals_pairs(lua_State *L)
 {
   struct core *core = core_upvalue(L);
   lua_getglobal(L, "next");
-  push_table(L, core, core->sched.current);
+  push_table(L, core->sched.current);
   push_copy(L);
   lua_replace(L, -2);
   return 2;
 }
+
+/* keep_locals() -> what the task has now, for reset_locals */
+static int locals_keep(lua_State *L)
+{
+  struct core *core = core_upvalue(L);
+  push_table(L, core->sched.current);
+  *shared(core, core->sched.current) = true;
+  return 1;
+}
+
+/* reset_locals(kept): the task has that again, and nothing else */
+static int locals_reset(lua_State *L)
+{
+  struct core *core = core_upvalue(L);
+  lua_settop(L, 1);
+  push_table(L, core->sched.current);
+  if (!lua_rawequal(L, 1, 2)) {
+    lua_pushvalue(L, 1);
+    set_table(L, core->sched.current);
+    *shared(core, core->sched.current) = true;
+  }
+  return 0;
+}
+
+static const luaL_Reg functions[] = {
+    {"keep_locals", locals_keep},
+    {"reset_locals", locals_reset},
+    {NULL, NULL},
+};
 
 static const luaL_Reg meta[] = {
     {"__index", locals_index},
@@ -127,4 +157,6 @@ void locals_register(lua_State *L, struct core *core)
   lua_setfield(L, -2, "__metatable");
   lua_setmetatable(L, -2);
   lua_setfield(L, -2, "locals");
+  lua_pushlightuserdata(L, core);
+  luaL_setfuncs(L, functions, 1);
 }

@@ -188,6 +188,8 @@ static int push_failed(lua_State *L, const struct outcome *o)
     lua_pushfstring(L, "not supported by this kernel (needs %s)", row->since);
     return push_failure_text(L, row->name, lua_tostring(L, -1), ENOSYS);
   }
+  if (o->expired && o->res == -ETIMEDOUT)
+    return push_failure_text(L, row->name, "timeout", ETIMEDOUT);
   return push_failure(L, row->name, -o->res);
 }
 

@@ -123,17 +123,23 @@ void task_complete(struct task *t)
 void tasks_wake_due(struct core *core)
 {
   struct timer *timer;
+  enum timer_kind kind;
   uint64_t now;
   if (core->sched.ntimers == 0)
     return;
   now = now_ns();
-  if (timer_nearest(core) <= now)
-    core->sched.woken_ns = now;
-  while ((timer = timer_due(core, now)) != NULL) {
-    if (timer->kind == TIMER_OBJECT)
+  if (timer_nearest(core) > now)
+    return;
+  core->sched.woken_ns = now;
+  core->sched.woken = 0;
+  while ((timer = timer_due(core, now, &kind)) != NULL) {
+    core->sched.woken++;
+    if (kind == TIMER_OBJECT)
       timer_object_ring(timer);
-    else if (timer->kind == TIMER_SCOPE)
+    else if (kind == TIMER_SCOPE)
       scope_expire(timer);
+    else if (kind == TIMER_OPERATION)
+      ring_expire(core, timer);
     else
       task_make_ready(
           (struct task *)((char *)timer - offsetof(struct task, timer)));
@@ -183,12 +189,22 @@ struct task *task_awaiting(lua_State *L, struct core *core)
   return t;
 }
 
+/* Of the clock by which a task notes when it was parked: steps of about a
+** millisecond. */
+#define PARKED_SHIFT 20
+
+uint64_t task_parked_for(const struct task *t, uint64_t now)
+{
+  uint32_t steps = (uint32_t)(now >> PARKED_SHIFT) - t->parked;
+  return (uint64_t)steps << PARKED_SHIFT;
+}
+
 int task_park(lua_State *L, struct task *t, struct queue *queue,
               lua_KFunction k, lua_KContext ctx)
 {
   t->state = TASK_WAITING;
   t->interrupted = false;
-  t->since_ns = t->core->sched.turned_ns;
+  t->parked = (uint32_t)(t->core->sched.turned_ns >> PARKED_SHIFT);
   if (queue != NULL)
     enqueue(queue, t);
   return lua_yieldk(L, 0, ctx, k);
@@ -262,6 +278,35 @@ void task_anchor(lua_State *L, struct task *t)
   s->ntasks++;
 }
 
+void task_push(lua_State *L, const struct task *t)
+{
+  lua_rawgeti(L, LUA_REGISTRYINDEX, t->core->tasks_ref);
+  lua_rawgeti(L, -1, t->slot);
+  lua_remove(L, -2);
+}
+
+void task_push_extra(lua_State *L, int index, enum task_extra which)
+{
+  if (lua_getiuservalue(L, index, TASK_EXTRA) != LUA_TTABLE)
+    return;
+  lua_rawgeti(L, -1, which);
+  lua_remove(L, -2);
+}
+
+void task_set_extra(lua_State *L, int index, enum task_extra which)
+{
+  index = lua_absindex(L, index);
+  if (lua_getiuservalue(L, index, TASK_EXTRA) != LUA_TTABLE) {
+    lua_pop(L, 1);
+    lua_createtable(L, EXTRAS, 0);
+    lua_pushvalue(L, -1);
+    lua_setiuservalue(L, index, TASK_EXTRA);
+  }
+  lua_insert(L, -2);
+  lua_rawseti(L, -2, which);
+  lua_pop(L, 1);
+}
+
 /* Lets go of the task and leaves it on the top of the stack. */
 static void release(lua_State *L, struct task *t)
 {
@@ -291,10 +336,9 @@ static int note_traceback(lua_State *L)
     lua_settop(L, 1);
     return 1;
   }
-  lua_rawgeti(L, LUA_REGISTRYINDEX, core->tasks_ref);
-  lua_rawgeti(L, -1, t->slot);
+  task_push(L, t);
   task_push_traceback(L, -1, L, 1);
-  lua_setiuservalue(L, -2, TASK_TRACEBACK);
+  task_set_extra(L, -2, EXTRA_TRACEBACK);
   lua_settop(L, 1);
   return 1;
 }
@@ -440,8 +484,7 @@ void tasks_abandon(lua_State *L, struct core *core)
 {
   struct sched *s = &core->sched;
   tasks_let_go(L, core);
-  while (s->ntimers > 0)
-    timer_disarm(core, s->heap[0]);
+  timer_disarm_all(core);
   s->current = NULL;
   s->turning = false;
   s->ntasks = s->tasks_cap = s->free_slot = 0;

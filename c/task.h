@@ -36,7 +36,10 @@ struct task {
     int nresults; /* on `co`, once it has ended */
   };
   unsigned slot; /* in the table of tasks */
-  uint8_t state, end;
+  struct timer timer;
+  uint32_t parked;   /* when, see task_parked_for */
+  uint8_t state : 4; /* enum task_state */
+  uint8_t end : 4;   /* enum task_end */
   bool started;
   uint8_t shields;    /* calls of shield it is in: cancellation is held back */
   bool cancelled;     /* every await from now on raises */
@@ -44,16 +47,16 @@ struct task {
   bool observed;      /* somebody has been, or will be, given its failure */
   uint8_t granted;    /* what a channel had for it, see channel.c */
   bool locals_shared; /* see locals.c */
-  uint64_t since_ns;  /* when it was parked, by a coarse clock */
   struct outcome outcome;
   /* the rest */
   struct operation *op; /* the handle it waits for, or NULL */
   struct scope *scope;  /* of which it is a child, NULL once ended */
   struct task *sibling_next, *sibling_prev;
-  struct timer timer;
-  struct queue awaiting;  /* tasks that wait for the end of this one */
-  lua_KFunction then;     /* continues an await on a foreign ring */
-  struct waiting place;   /* in the line of a channel; */
+  struct queue awaiting; /* tasks that wait for the end of this one */
+  union {
+    lua_KFunction then;   /* continues an await on a foreign ring */
+    struct waiting place; /* in the line of a channel; */
+  };
   struct waiting *places; /* all of them, of one that selects */
   unsigned nplaces;
   int which; /* of these came up */
@@ -65,12 +68,32 @@ struct task {
 enum {
   TASK_THREAD = 1,
   TASK_SCOPE,
-  TASK_TRACEBACK,
-  TASK_LOCALS, /* its table of uring.locals, see locals.c */
-  TASK_INNER,  /* a coroutine inside of it that waited last, see channel.c */
-  TASK_VALUES = TASK_INNER,
+  TASK_EXTRA, /* a table of what few tasks have; nil: it has none of it */
+  TASK_VALUES = TASK_EXTRA,
   TASK_NEXT_FAILED = TASK_SCOPE /* of one that has failed, see scope.h */
 };
+
+/* Places in the table of extras. */
+enum task_extra {
+  EXTRA_TRACEBACK = 1, /* where it failed */
+  EXTRA_LOCALS,        /* its table of uring.locals, see locals.c */
+  EXTRA_INNER, /* a coroutine inside of it that waited last, see channel.c */
+  EXTRAS = EXTRA_INNER
+};
+
+/* Pushes one of the extras of the task at `index`, or nil. */
+void task_push_extra(lua_State *L, int index, enum task_extra which);
+
+/* Sets it to the value on the top, and pops that.  May raise for lack of
+** memory, and run finalisers, if it is the task's first. */
+void task_set_extra(lua_State *L, int index, enum task_extra which);
+
+/* Pushes the userdata of a task that has not ended. */
+void task_push(lua_State *L, const struct task *t);
+
+/* For how long it has been parked: nanoseconds, to within some milliseconds,
+** modulo 52 days. */
+uint64_t task_parked_for(const struct task *t, uint64_t now);
 
 /* Who awaits: the running task, or NULL outside of tasks, where the caller
 ** turns the loop itself.  Raises where the task cannot be suspended, and in a

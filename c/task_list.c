@@ -117,7 +117,7 @@ static void push_waiting(lua_State *L, const struct task *t)
     push_operation(L, t->event);
   else if (t->op != NULL && t->op->event != NULL)
     push_operation(L, t->op->event);
-  else if (t->timer.place != 0)
+  else if (t->timer.slot != 0)
     lua_pushliteral(L, "sleep");
   else if (t->core->home != NULL && t->queue == &t->core->home->space)
     lua_pushliteral(L, "room in the ring");
@@ -167,8 +167,7 @@ static void describe(lua_State *L, uint64_t now)
   if (t->state == TASK_WAITING) {
     push_waiting(L, t);
     lua_setfield(L, -3, "waiting");
-    lua_pushnumber(L, now > t->since_ns ? (lua_Number)(now - t->since_ns) / 1e9
-                                        : 0);
+    lua_pushnumber(L, (lua_Number)task_parked_for(t, now) / 1e9);
     lua_setfield(L, -3, "since");
   }
   lua_setfield(L, -2, "task");

@@ -44,11 +44,11 @@ static int spawn(lua_State *L, struct core *core, struct scope *scope)
   lua_insert(L, 3);
   lua_xmove(L, t->co, nargs + 2);
   t->nargs = nargs + 2;
+  if (core->has_locals)
+    locals_inherit(L, t);
   task_anchor(L, t);
   task_make_ready(t);
   scope_adopt(scope, t);
-  if (core->has_locals)
-    locals_inherit(L, t);
   return 1;
 }
 
@@ -158,7 +158,8 @@ static int task_status(lua_State *L)
 static int task_traceback(lua_State *L)
 {
   struct task *t = totask(L);
-  if (lua_getiuservalue(L, 1, TASK_TRACEBACK) == LUA_TNIL)
+  task_push_extra(L, 1, EXTRA_TRACEBACK);
+  if (lua_isnil(L, -1))
     task_push_traceback(L, 1, t->co, 0);
   return 1;
 }
@@ -212,7 +213,7 @@ static int task_sleep(lua_State *L)
   }
   if (!timer_reserve(core))
     return luaL_error(L, "not enough memory for a timer");
-  timer_arm(core, &t->timer, deadline);
+  timer_arm(core, &t->timer, TIMER_TASK, deadline);
   return task_park(L, t, NULL, wait_k, (lua_KContext)t);
 }
 
@@ -288,8 +289,7 @@ static int task_current(lua_State *L)
     lua_pushnil(L);
     return 1;
   }
-  lua_rawgeti(L, LUA_REGISTRYINDEX, core->tasks_ref);
-  lua_rawgeti(L, -1, t->slot);
+  task_push(L, t);
   return 1;
 }
 

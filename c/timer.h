@@ -8,12 +8,16 @@
 #include "core.h"
 
 /* Whose a timer is, and so what happens when it is due. */
-enum timer_kind { TIMER_TASK, TIMER_OBJECT, TIMER_SCOPE };
+enum timer_kind {
+  TIMER_TASK,
+  TIMER_OBJECT,
+  TIMER_SCOPE,
+  TIMER_OPERATION,
+  TIMER_KINDS
+};
 
 struct timer {
-  uint64_t deadline_ns; /* CLOCK_MONOTONIC */
-  unsigned place;       /* place in the heap, from 1; 0: not armed */
-  uint8_t kind;
+  unsigned slot; /* from 1; 0: not armed */
 };
 
 /* No deadline at all. */
@@ -22,7 +26,8 @@ struct timer {
 /* A Timer object.  Whoever waits for it stands in its queue, and only while
 ** somebody does it stands in the heap. */
 struct timer_object {
-  struct timer timer; /* its deadline also while it is not armed */
+  struct timer timer;
+  uint64_t deadline_ns; /* also while the timer is not armed */
   struct core *core;
   struct queue waiting;
   unsigned epoch; /* of the process whose tasks are waiting */
@@ -42,14 +47,21 @@ uint64_t seconds_to_ns(lua_Number seconds);
 /* Makes room for one more timer; false when memory is out. */
 bool timer_reserve(struct core *core);
 
-/* Arms a timer that timer_reserve made room for. */
-void timer_arm(struct core *core, struct timer *t, uint64_t deadline_ns);
+/* Arms a timer that timer_reserve made room for; the deadline is a time of
+** CLOCK_MONOTONIC. */
+void timer_arm(struct core *core, struct timer *t, enum timer_kind kind,
+               uint64_t deadline_ns);
 
 /* Disarms; does nothing to a timer that is not armed. */
 void timer_disarm(struct core *core, struct timer *t);
 
-/* The nearest timer that is due, disarmed; NULL when there is none. */
-struct timer *timer_due(struct core *core, uint64_t now);
+/* The nearest timer that is due, disarmed, and its kind; NULL when there is
+** none. */
+struct timer *timer_due(struct core *core, uint64_t now,
+                        enum timer_kind *kind);
+
+/* Disarms all of them. */
+void timer_disarm_all(struct core *core);
 
 /* The nearest deadline, UINT64_MAX when no timer is armed. */
 uint64_t timer_nearest(const struct core *core);

@@ -40,7 +40,7 @@ static struct timer_object *toopen(lua_State *L)
 
 static bool is_due(const struct timer_object *t)
 {
-  return t->timer.deadline_ns != NEVER_NS && t->timer.deadline_ns <= now_ns();
+  return t->deadline_ns != NEVER_NS && t->deadline_ns <= now_ns();
 }
 
 static void wake(struct timer_object *t)
@@ -76,10 +76,11 @@ static uint64_t opt_deadline(lua_State *L, int index)
 /* Puts the timer into the heap, where its deadline is. */
 static void arm(lua_State *L, struct timer_object *t, uint64_t deadline_ns)
 {
-  if (t->timer.place == 0 && !timer_reserve(t->core))
+  if (t->timer.slot == 0 && !timer_reserve(t->core))
     luaL_error(L, "not enough memory for a timer");
   timer_disarm(t->core, &t->timer);
-  timer_arm(t->core, &t->timer, deadline_ns);
+  timer_arm(t->core, &t->timer, TIMER_OBJECT, deadline_ns);
+  t->deadline_ns = deadline_ns;
 }
 
 static void move(lua_State *L, struct timer_object *t, uint64_t deadline_ns)
@@ -90,7 +91,7 @@ static void move(lua_State *L, struct timer_object *t, uint64_t deadline_ns)
     return;
   }
   timer_disarm(t->core, &t->timer);
-  t->timer.deadline_ns = deadline_ns;
+  t->deadline_ns = deadline_ns;
 }
 
 /* timer:set(deadline | nil): the time of now() from which on waits return;
@@ -117,10 +118,10 @@ static int timer_after(lua_State *L)
 static int timer_deadline(lua_State *L)
 {
   const struct timer_object *t = totimer(L);
-  if (t->timer.deadline_ns == NEVER_NS)
+  if (t->deadline_ns == NEVER_NS)
     lua_pushnil(L);
   else
-    lua_pushnumber(L, (lua_Number)t->timer.deadline_ns / 1e9);
+    lua_pushnumber(L, (lua_Number)t->deadline_ns / 1e9);
   return 1;
 }
 
@@ -158,7 +159,7 @@ static int wait_turning(lua_State *L, const struct timer_object *t)
 {
   const unsigned rung = t->rung;
   while (t->rung == rung && !is_due(t)) {
-    loop_turn(L, core_home(L, t->core), true, t->timer.deadline_ns);
+    loop_turn(L, core_home(L, t->core), true, t->deadline_ns);
     core_breathe(L, t->core);
   }
   return push_result(L, t);
@@ -175,8 +176,8 @@ static int timer_wait(lua_State *L)
     return push_result(L, t);
   if (self == NULL)
     return wait_turning(L, t);
-  if (t->timer.place == 0 && t->timer.deadline_ns != NEVER_NS)
-    arm(L, t, t->timer.deadline_ns);
+  if (t->timer.slot == 0 && t->deadline_ns != NEVER_NS)
+    arm(L, t, t->deadline_ns);
   return task_park(L, self, &t->waiting, wait_k, (lua_KContext)self);
 }
 
@@ -213,11 +214,10 @@ static int timer_tostring(lua_State *L)
   const struct timer_object *t = totimer(L);
   if (t->closed)
     lua_pushliteral(L, "timer (closed)");
-  else if (t->timer.deadline_ns == NEVER_NS)
+  else if (t->deadline_ns == NEVER_NS)
     lua_pushliteral(L, "timer (never)");
   else
-    lua_pushfstring(L, "timer (at %f)",
-                    (lua_Number)t->timer.deadline_ns / 1e9);
+    lua_pushfstring(L, "timer (at %f)", (lua_Number)t->deadline_ns / 1e9);
   return 1;
 }
 
@@ -232,8 +232,7 @@ static int timer_new(lua_State *L)
   memset(t, 0, sizeof *t);
   t->core = core;
   t->epoch = *core->epoch;
-  t->timer.kind = TIMER_OBJECT;
-  t->timer.deadline_ns = deadline_ns;
+  t->deadline_ns = deadline_ns;
   luaL_setmetatable(L, TIMER_TYPE);
   return 1;
 }

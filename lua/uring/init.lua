@@ -10,11 +10,21 @@
 
 local core = require "uring.core"
 local custom = require "uring.custom"
+local connect = require "uring.connect"
 local file = require "uring.file"
+local listener = require "uring.listener"
 local operation_loop = require "uring.operation_loop"
+local passing = require "uring.passing"
+local process = require "uring.process"
 local readiness = require "uring.readiness"
+local resolve = require "uring.resolve"
 local scope = require "uring.scope"
+local signals = require "uring.signals"
 local socket = require "uring.socket"
+local socket_options = require "uring.socket_options"
+local stream = require "uring.stream"
+local transfer = require "uring.transfer"
+local udp = require "uring.udp"
 local waiter = require "uring.waiter"
 
 local M = {
@@ -83,10 +93,20 @@ local M = {
   coroutine = core.coroutine;
 
   open = file.open;
-  listen = socket.listen;
-  connect = socket.connect;
+  listen = listener.listen;
+  connect = connect.connect;
+  resolve = resolve.resolve;
+  udp = udp.udp;
   pipe = socket.pipe;
   socketpair = socket.socketpair;
+  transfer = transfer.transfer;
+
+  --- Programs that run beside this one: `process.spawn { "cat", stdin = "pipe" }` →
+  -- a process with streams, `wait`, `kill`; `process.run { "ls", "-l" }` → what it
+  -- had to say.  See `uring.process`.
+  process = process;
+  --- `for name in uring.signals { "INT", "TERM" } do`: see `uring.signals`.
+  signals = signals.signals;
 }
 
 -- Parts that are loaded when they are first used.
@@ -102,6 +122,10 @@ setmetatable(M, { __index = function(_, name)
     return M[name]
   end
 end })
+
+for _, more in ipairs { passing, socket_options } do
+  more.extend(stream.methods)
+end
 
 core.on_error(function(err, traceback)
   io.stderr:write("uring: error in a task nobody waits for: ", tostring(err), "\n",

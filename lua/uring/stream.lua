@@ -344,4 +344,40 @@ end
 
 Stream.__close = methods.close
 
-return { new = new, open = open, close = close }
+--- Nothing is held back, so there is nothing to do.
+function methods:flush()
+  check_open(self)
+  return self
+end
+
+-- For what works on the descriptor of a stream.
+
+local function is_stream(x)
+  return getmetatable(x) == Stream
+end
+
+local function kind_of(self)
+  check_open(self)
+  return self.kind
+end
+
+local function in_hand(self)
+  return self.reader and self.reader:pending() or 0
+end
+
+-- Waits until the descriptor can be read or written.
+local function poll(self, event)
+  check_open(self)
+  self.busy = self.busy + 1
+  local events, message, errno = op.poll_add(self.number, event)
+  self.busy = self.busy - 1
+  if not events then
+    return failed(self, message, errno)
+  end
+  return events
+end
+
+return {
+  new = new, open = open, close = close, methods = methods;
+  is_stream = is_stream, kind = kind_of, in_hand = in_hand, poll = poll;
+}

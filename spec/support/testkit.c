@@ -1,9 +1,10 @@
 /* What specs need from the system and Lua does not have: counting
-** descriptors, fork and wait, signals, the kernel's view of a pool, and an
-** allocator that fails.
+** descriptors, fork and wait, signals, terminals, the kernel's view of a pool,
+** and an allocator that fails.
 */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <lauxlib.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -18,6 +19,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -189,6 +191,79 @@ static int pollout(lua_State *L)
 {
   struct pollfd p = {(int)luaL_checkinteger(L, 1), POLLOUT, 0};
   lua_pushboolean(L, poll(&p, 1, 0) > 0 && p.revents & POLLOUT);
+  return 1;
+}
+
+/*
+** Terminals
+*/
+
+/* In the child: makes the other end of a terminal its own, and runs a command
+** of the shell there. */
+static void run_on_terminal(const char *name, const char *command)
+{
+  int fd;
+  setsid();
+  fd = open(name, O_RDWR);
+  if (fd < 0 || ioctl(fd, TIOCSCTTY, 0) < 0)
+    _exit(127);
+  for (int i = 0; i < 3; i++)
+    dup2(fd, i);
+  if (fd > 2)
+    close(fd);
+  for (int i = 1; i < NSIG; i++)
+    signal(i, SIG_DFL);
+  execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+  _exit(127);
+}
+
+static void set_size(lua_State *L, int fd, int index)
+{
+  struct winsize size = {
+      .ws_row = (unsigned short)luaL_optinteger(L, index, 24),
+      .ws_col = (unsigned short)luaL_optinteger(L, index + 1, 80)};
+  if (ioctl(fd, TIOCSWINSZ, &size) < 0)
+    luaL_error(L, "TIOCSWINSZ: %s", strerror(errno));
+}
+
+/* terminal(command [, rows, columns]) -> descriptor, pid of what runs there */
+static int terminal(lua_State *L)
+{
+  const char *command = luaL_checkstring(L, 1);
+  int fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+  pid_t pid;
+  if (fd < 0 || grantpt(fd) < 0 || unlockpt(fd) < 0)
+    return luaL_error(L, "posix_openpt: %s", strerror(errno));
+  set_size(L, fd, 2);
+  pid = fork();
+  if (pid == 0)
+    run_on_terminal(ptsname(fd), command);
+  lua_pushinteger(L, fd);
+  lua_pushinteger(L, pid);
+  return 2;
+}
+
+/* resize(fd, rows, columns): the terminal's window has another size now */
+static int resize(lua_State *L)
+{
+  set_size(L, (int)luaL_checkinteger(L, 1), 2);
+  return 0;
+}
+
+/* read(fd, seconds) -> what is there within that time, "" if nothing is; nil
+*at
+** the end, which of a terminal is an error */
+static int read_lua(lua_State *L)
+{
+  char buffer[4096];
+  struct pollfd p = {(int)luaL_checkinteger(L, 1), POLLIN, 0};
+  ssize_t n = 0;
+  if (poll(&p, 1, (int)(luaL_checknumber(L, 2) * 1000)) > 0)
+    n = read(p.fd, buffer, sizeof buffer);
+  if (n < 0 || (n == 0 && p.revents != 0))
+    lua_pushnil(L);
+  else
+    lua_pushlstring(L, buffer, (size_t)n);
   return 1;
 }
 
@@ -375,6 +450,9 @@ static const luaL_Reg functions[] = {
     {"refuse_rings", refuse_rings},
     {"refuse_threads", refuse_threads},
     {"limit_fds", limit_fds},
+    {"terminal", terminal},
+    {"resize", resize},
+    {"read", read_lua},
     {"fail_allocation", fail_allocation},
     {"epoll", epoll},
     {"pool_head", pool_head},
