@@ -60,7 +60,9 @@ function methods:send_fds(data, list)
   elseif type(list) ~= "table" or getmetatable(list) then
     error(("bad argument #2 to 'send_fds' (list expected, got %s)"):format(type(list)), 2)
   end
-  check_count("send_fds", 2, #list, DESCRIPTORS_MAX)
+  if #list < 1 or #list > DESCRIPTORS_MAX then
+    error(("bad argument #2 to 'send_fds' (1 to %d descriptors expected, got %d)"):format(DESCRIPTORS_MAX, #list), 2)
+  end
   local ok, message, errno = self:flush()
   if not ok then
     return nil, message, errno
