@@ -67,6 +67,13 @@ function methods:send_fds(data, list)
   if not ok then
     return nil, message, errno
   end
+  local domain
+  domain, message, errno = core.sockopt(self:fd(), "domain")
+  if domain and domain ~= const.AF_UNIX then -- elsewhere they would be left out without a word
+    return nil, "sendmsg: Operation not supported", core.errno.EOPNOTSUPP
+  elseif not domain then
+    return nil, (message:gsub("^[^:]*", "sendmsg")), errno
+  end
   local n
   n, message, errno = until_ready(self, const.POLLOUT, send, data, list)
   if not n then

@@ -361,6 +361,10 @@ local function kind_of(self)
   return self.kind
 end
 
+local function is_open(self)
+  return self.descriptor ~= nil
+end
+
 local function in_hand(self)
   return self.reader and self.reader:pending() or 0
 end
@@ -379,5 +383,5 @@ end
 
 return {
   new = new, open = open, close = close, methods = methods;
-  is_stream = is_stream, kind = kind_of, in_hand = in_hand, poll = poll;
+  is_stream = is_stream, is_open = is_open, kind = kind_of, in_hand = in_hand, poll = poll;
 }
