@@ -153,6 +153,15 @@ end
 local function kind_of(self)
   check_open(self)
   return (core.stream_kind(self))
+  return self.kind
+end
+
+local function is_open(self)
+  return self.descriptor ~= nil
+end
+
+local function in_hand(self)
+  return self.reader and self.reader:pending() or 0
 end
 
 -- Waits until the descriptor can be read or written.
@@ -183,4 +192,6 @@ return {
   open = core.stream_open;
   methods = methods;
   closing = closing;
+  new = new, open = open, close = close, methods = methods;
+  is_stream = is_stream, is_open = is_open, kind = kind_of, in_hand = in_hand, poll = poll;
 }
