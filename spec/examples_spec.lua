@@ -276,9 +276,9 @@ runs["echo_server.lua"] = function()
     assert.is_truthy(line:find "^echo_server%.lua: 127%.0%.0%.1:%d+: %w+: ", line)
   end
 
-  local _, text, status = example("echo_server.lua", "example.com:7")
+  local _, text, status = example("echo_server.lua", "there.is.none.invalid:7")
   assert.are.equal(1, status)
-  has(text, "example.com:7: the host is not a numeric address")
+  has(text, "there.is.none.invalid:7: Name or service not known")
 end
 
 -- The server of graceful.lua with some clients, who have asked for so many lines
