@@ -80,6 +80,7 @@ build = {
         "c/gather.c",
         "c/locals.c",
         "c/loop.c",
+        "c/mapped.c",
         "c/message.c",
         "c/multishot.c",
         "c/near.c",
