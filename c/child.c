@@ -164,7 +164,8 @@ uint64_t children_tend(struct core *core)
   core->children_at_ns = UINT64_MAX;
   while (*place != NULL) {
     struct child *c = *place;
-    uint64_t next = now + (c->detached ? TEND_DETACHED_NS : TEND_NS);
+    bool hurries = !c->detached && !c->lingers;
+    uint64_t next = now + (hurries ? TEND_NS : TEND_DETACHED_NS);
     if (tend(c, now)) {
       *place = c->next;
       child_free(c);
@@ -340,6 +341,14 @@ static int child_detach(lua_State *L)
   return 0;
 }
 
+/* linger(): collected, it is left to end by itself; the end of the Lua state
+** waits for that */
+static int child_linger(lua_State *L)
+{
+  toown(L)->lingers = true;
+  return 0;
+}
+
 static int child_gc(lua_State *L)
 {
   struct child **box = luaL_checkudata(L, 1, CHILD_TYPE);
@@ -351,18 +360,26 @@ static int child_gc(lua_State *L)
     child_free(c);
     return 0;
   }
-  c->kill_at_ns = now_ns() + c->grace_ns;
-  if (c->grace_ns > 0)
-    terminate(c);
+  c->kill_at_ns = UINT64_MAX;
+  if (!c->lingers) {
+    c->kill_at_ns = now_ns() + c->grace_ns;
+    if (c->grace_ns > 0)
+      terminate(c);
+  }
   let_live(c);
   return 0;
 }
 
 static const luaL_Reg methods[] = {
-    {"pid", child_pid},       {"fd", child_fd},
-    {"state", child_state},   {"close", child_close},
-    {"kill", child_kill},     {"terminate", child_terminate},
-    {"detach", child_detach}, {NULL, NULL},
+    {"pid", child_pid},
+    {"fd", child_fd},
+    {"state", child_state},
+    {"close", child_close},
+    {"kill", child_kill},
+    {"terminate", child_terminate},
+    {"detach", child_detach},
+    {"linger", child_linger},
+    {NULL, NULL},
 };
 
 void child_register(lua_State *L)

@@ -29,8 +29,10 @@ struct child {
   bool taken;    /* its record is taken, and its pid free for others */
   bool leads;    /* a group of its own, which ends with it */
   bool detached; /* it may live as long as it likes */
+  bool lingers;  /* the same, but it is waited for in the end */
   uint64_t grace_ns;
-  uint64_t kill_at_ns; /* without an object: when it is killed */
+  uint64_t kill_at_ns; /* without an object: when it is killed; UINT64_MAX:
+                          never */
 };
 
 /* Pushes a Child that has not been started. */
