@@ -252,7 +252,7 @@ describe("the list of operations", function()
 
   it("tells what is lent, to whom and since when", function()
     api.run(function()
-      local here <close>, there <close> = api.socketpair()
+      local here, there = api.socketpair()
       local buffer = api.buffer(1000)
       local task = api.spawn(function() return api.op.recv(there:fd(), buffer, 100) end)
       api.sleep(0.05)
@@ -263,6 +263,8 @@ describe("the list of operations", function()
       here:write "x"
       task:await()
       assert.are.same({}, named "recv")
+      here:close()
+      there:close()
     end)
   end)
 

@@ -8,7 +8,7 @@ local chunk = require "uring.prompt.chunk"
 -- @treturn string what it printed, on both streams
 local function session(lines, arguments)
   local path = helper.tmpname(lines)
-  local pipe = assert(io.popen(("XDG_STATE_HOME=/nonexistent timeout -k 1 30 lua5.4 bin/uring -i %s <%s 2>&1")
+  local pipe = assert(io.popen(("XDG_STATE_HOME=/dev/null/none timeout -k 1 30 lua5.4 bin/uring -i %s <%s 2>&1")
     :format(arguments or "", path)))
   local output = pipe:read "a"
   local ok, _, status = pipe:close()
@@ -230,7 +230,7 @@ uring.sleep(0.4)
       local pipe <close> = io.popen("curl -s --max-time 5 http://" .. where)
       return pipe:read "a"
     end
-    local running <close> = io.popen("XDG_STATE_HOME=/nonexistent timeout 20 lua5.4 bin/uring -i <" .. path .. " 2>&1")
+    local running <close> = io.popen("XDG_STATE_HOME=/dev/null/none timeout 20 lua5.4 bin/uring -i <" .. path .. " 2>&1")
     assert.are.equal("hello\n", ask())
     assert.are.equal("new changed\n", ask())
     assert.matches("1 task was still running", running:read "a")
@@ -252,19 +252,19 @@ describe("a chunk of the prompt", function()
 
   it("shares the variables of earlier ones with their functions", function()
     run "local n = 0; function chunk_spec_inc() n = n + 1 return n end"
-    assert.are.equal(1, chunk_spec_inc())
+    assert.are.equal(1, _G.chunk_spec_inc())
     assert.are.equal(1, run "n")
     run "n = 100"
-    assert.are.equal(101, chunk_spec_inc())
-    chunk_spec_inc = nil
+    assert.are.equal(101, _G.chunk_spec_inc())
+    _G.chunk_spec_inc = nil
   end)
 
   it("declares a local anew", function()
     run "local a = 1 function chunk_spec_get() return a end"
     run "local a = 2"
     assert.are.equal(2, run "a")
-    assert.are.equal(1, chunk_spec_get())
-    chunk_spec_get = nil
+    assert.are.equal(1, _G.chunk_spec_get())
+    _G.chunk_spec_get = nil
   end)
 
   for _, case in ipairs {
