@@ -23,9 +23,9 @@
 #include "coroutine.h"
 #include "directory.h"
 #include "errors.h"
-#include "io.h"
 #include "gather.h"
 #include "interrupt.h"
+#include "io.h"
 #include "locals.h"
 #include "near.h"
 #include "op.h"
@@ -33,8 +33,8 @@
 #include "operation_list.h"
 #include "options.h"
 #include "passing.h"
-#include "pool.h"
 #include "path_call.h"
+#include "pool.h"
 #include "pool_object.h"
 #include "resolve.h"
 #include "ring.h"
@@ -49,8 +49,8 @@
 #include "task.h"
 #include "task_list.h"
 #include "timer.h"
-#include "worker.h"
 #include "unwritten.h"
+#include "worker.h"
 
 /* Registry key of the core's userdata. */
 static const char core_key = 'u';
@@ -255,8 +255,6 @@ int luaopen_uring_core(lua_State *L)
   child_register(L);
   child_spawn_register(L, core);
   stream_register(L, core);
-  directory_register(L, core);
-  copy_register(L, core);
   path_call_register(L, core);
   unwritten_register(L, core);
   io_register(L);

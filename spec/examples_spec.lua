@@ -354,6 +354,8 @@ runs["graceful.lua"] = function()
     return pending "this valgrind knows no pidfd"
   end
   assert.is_true((uring.timeout(20, be_graceful)))
+end
+
 -- Reads from a chat until a line that has the text in it.
 local function until_line(stream, text)
   local seen = {}
@@ -361,7 +363,10 @@ local function until_line(stream, text)
     seen[#seen + 1] = line
     if line:find(text, 1, true) then
       return
+    end
+  end
   error(("%q is not in: %s"):format(text, table.concat(seen, " | ")))
+end
 
 local function chat(address)
   uring.timeout(5, function()
@@ -371,6 +376,7 @@ local function chat(address)
       streams[i] = stream
       stream:write(name, "\n")
       until_line(stream, i == 1 and "nobody else" or "Here: ann")
+    end
     local ann <close> = streams[1]
     local bob <close> = streams[2]
     local cyd = streams[3]
@@ -388,15 +394,18 @@ local function chat(address)
     -- who does not read does not keep the others waiting
     for i = 1, 300 do
       ann:write(("x"):rep(900), " ", i, "\n")
+    end
     ann:write "the end\n"
     local dora <close> = assert(uring.connect(address))
     dora:write "dora\n"
     until_line(dora, "Here: ann")
     return true
   end)
+end
 
 runs["chat.lua"] = function()
   assert.are.equal("", while_serving("chat.lua", "127.0.0.1:0", chat))
+end
 
 -- Through the proxy and back: questions of any size, with half-closes.
 local function ask_through(proxy, listener)
@@ -416,6 +425,7 @@ local function ask_through(proxy, listener)
     serving:await()
     return true
   end))
+end
 
 runs["proxy.lua"] = function()
   local listener <close> = assert(uring.listen "127.0.0.1:0")
@@ -426,6 +436,7 @@ runs["proxy.lua"] = function()
     assert.is_nil((stream:read "a" or ""):match ".")
   end)
   assert.are.equal(("proxy.lua: %s: Connection refused\n"):format(err:match "127%.0%.0%.1:%d+" or "?"), err)
+end
 
 runs["portscan.lua"] = function()
   local listener <close> = assert(uring.listen "127.0.0.1:0")

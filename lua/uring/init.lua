@@ -10,13 +10,6 @@
 
 local core = require "uring.core"
 local custom = require "uring.custom"
-local io_module = require "uring.io"
-local connect = require "uring.connect"
-local file = require "uring.file"
-local listener = require "uring.listener"
-local operation_loop = require "uring.operation_loop"
-local process = require "uring.process"
-local readiness = require "uring.readiness"
 local scope = require "uring.scope"
 
 local M = {
@@ -89,20 +82,10 @@ local later = {
   run_operations = { "uring.operation_loop", "run" };
   waiter = { "uring.waiter", "new" };
   dump = { "uring.dump" };
-  --- Lua's `io`, with files that do not block the loop: see `uring.io`.
-  io = io_module;
-  open = io_module.open;
-  listen = socket.listen;
-  connect = socket.connect;
-  open = file.open;
-  listen = listener.listen;
-  connect = connect.connect;
-  resolve = resolve.resolve;
-  udp = udp.udp;
-  pipe = socket.pipe;
-  socketpair = socket.socketpair;
 
-  open = { "uring.file", "open" };
+  --- Lua's `io`, with files that do not block the loop: see `uring.io`.
+  io = { "uring.io" };
+  open = { "uring.io", "open" };
   --- Files and directories by path, see `uring.fs`.
   fs = { "uring.fs" };
   listen = { "uring.sockets", "listen" };
@@ -131,21 +114,6 @@ local function load(_, name)
   end
   M[name] = value
   return value
--- Parts that are loaded when they are first used.
-local parts = {
-  --- Files and directories by path: `fs.readfile`, `fs.walk`, `fs.copy` …
-  fs = "uring.fs";
-}
-
-setmetatable(M, { __index = function(_, name)
-  local part = parts[name]
-  if part then
-    M[name] = require(part)
-    return M[name]
-end })
-
-for _, more in ipairs { passing, socket_options } do
-  more.extend(stream.methods)
 end
 
 setmetatable(M, {

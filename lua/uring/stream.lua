@@ -153,15 +153,11 @@ end
 local function kind_of(self)
   check_open(self)
   return (core.stream_kind(self))
-  return self.kind
 end
 
 local function is_open(self)
-  return self.descriptor ~= nil
-end
-
-local function in_hand(self)
-  return self.reader and self.reader:pending() or 0
+  local _, open = core.stream_kind(self)
+  return open
 end
 
 -- Waits until the descriptor can be read or written.
@@ -170,8 +166,7 @@ local function poll(self, event)
   polling[self] = (polling[self] or 0) + 1
   local events, message, errno = op.poll_add(self:fd(), event)
   polling[self] = polling[self] > 1 and polling[self] - 1 or nil
-  local _, is_open = core.stream_kind(self)
-  if not is_open and not events then
+  if not is_open(self) and not events then
     return nil, "closed", core.errno.ECANCELED
   elseif not events then
     return failed(self, message, errno)
@@ -181,6 +176,7 @@ end
 
 return {
   is_stream = is_stream;
+  is_open = is_open;
   kind = kind_of;
   in_hand = core.stream_in_hand;
   poll = poll;
@@ -192,6 +188,4 @@ return {
   open = core.stream_open;
   methods = methods;
   closing = closing;
-  new = new, open = open, close = close, methods = methods;
-  is_stream = is_stream, is_open = is_open, kind = kind_of, in_hand = in_hand, poll = poll;
 }
