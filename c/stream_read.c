@@ -129,8 +129,9 @@ static int finish_formats(lua_State *L, struct stream *s,
   return push_all(L, s);
 }
 
-static int read_failed(lua_State *L, struct stream *s, int err)
+static int read_failed(lua_State *L, struct stream *s, int err, bool begun)
 {
+  (void)begun;
   return stream_failure(L, s, s->kind == STREAM_SOCKET ? "recv" : "read", err);
 }
 
@@ -202,9 +203,9 @@ static int lines_finish(lua_State *L, struct stream *s,
   return lines_results(L, finish_formats(L, s, piece));
 }
 
-static int lines_failed(lua_State *L, struct stream *s, int err)
+static int lines_failed(lua_State *L, struct stream *s, int err, bool begun)
 {
-  return lines_results(L, read_failed(L, s, err));
+  return lines_results(L, read_failed(L, s, err, begun));
 }
 
 static int lines_k(lua_State *L, int status, lua_KContext ctx);

@@ -201,16 +201,17 @@ static enum next look_write(lua_State *L, struct stream *s,
   return s->flushes && output_size(&s->out) > 0 ? WAIT : DONE;
 }
 
-static int write_failed(lua_State *L, struct stream *s, int err)
+static int write_failed(lua_State *L, struct stream *s, int err, bool begun)
 {
-  size_t sent = s->sent;
+  size_t sent = begun && s->begun ? s->sent : 0;
   int n;
-  if (s->buffering == BUFFER_NOTHING) { /* what was put together is dropped */
+  if (sent > 0 &&
+      s->buffering == BUFFER_NOTHING) { /* what was put together is dropped */
     sent -= output_size(&s->out);
     output_drop(&s->out);
   }
   n = stream_failure(L, s, s->kind == STREAM_SOCKET ? "send" : "write", err);
-  lua_pushinteger(L, s->begun ? (lua_Integer)sent : 0);
+  lua_pushinteger(L, (lua_Integer)sent);
   return n + 1;
 }
 
@@ -219,7 +220,7 @@ static int finish_write(lua_State *L, struct stream *s,
 {
   (void)piece;
   if (s->total > 0 && !s->writable)
-    return write_failed(L, s, -EBADF);
+    return write_failed(L, s, -EBADF, true);
   lua_settop(L, 1);
   return 1;
 }
@@ -275,8 +276,9 @@ static int finish_flush(lua_State *L, struct stream *s,
   return 1;
 }
 
-static int flush_failed(lua_State *L, struct stream *s, int err)
+static int flush_failed(lua_State *L, struct stream *s, int err, bool begun)
 {
+  (void)begun;
   return stream_failure(L, s, s->kind == STREAM_SOCKET ? "send" : "write",
                         err);
 }
