@@ -340,7 +340,7 @@ static int call_outside(lua_State *L, struct stream *s,
   struct outside o = {.s = s, .c = c, .deadline_ns = UINT64_MAX};
   int args = lua_gettop(L), err = 0;
   unsigned lane = lane_of(s, c);
-  luaL_checkstack(L, args + LUA_MINSTACK, "too many arguments");
+  stream_check_stack(L, args);
   if (s->timeout_ns > 0)
     o.deadline_ns = now_ns() + s->timeout_ns;
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->core->home_ref);

@@ -155,7 +155,7 @@ static int read_k(lua_State *L, int status, lua_KContext ctx)
 int stream_read(lua_State *L)
 {
   struct stream *s = stream_open_self(L);
-  luaL_checkstack(L, lua_gettop(L) + LUA_MINSTACK, "too many arguments");
+  stream_check_stack(L, lua_gettop(L));
   return stream_call(L, s, &read_call);
 }
 
@@ -250,7 +250,7 @@ static int lines_next(lua_State *L)
   if (n == 0 && push_line_in_hand(L, s))
     return 1;
   lua_settop(L, 0);
-  luaL_checkstack(L, n + LUA_MINSTACK, "too many arguments");
+  stream_check_stack(L, n);
   lua_pushvalue(L, lua_upvalueindex(LINES_STREAM));
   for (int i = 0; i < n; i++)
     lua_pushvalue(L, lua_upvalueindex(LINES_FORMATS + i));

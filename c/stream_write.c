@@ -247,7 +247,6 @@ int stream_write(lua_State *L)
   struct stream *s = stream_open_self(L);
   const int last = lua_gettop(L);
   size_t total;
-  luaL_checkstack(L, last + LUA_MINSTACK, "too many arguments");
   total = check_arguments(L, s, last);
   if (last > 2 && total > (s->buffering ? 0 : GATHERED) &&
       !(stream_is_idle(s, LANE_WRITE) && has_room(s, total)))
