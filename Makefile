@@ -18,6 +18,7 @@ SUITE_TIMEOUT ?= $(or $(timeout_$(VARIANT)),600)
 
 SHAREDIR = $(DESTDIR)$(PREFIX)/share/lua/5.4
 LIBDIR   = $(DESTDIR)$(PREFIX)/lib/lua/5.4
+BINDIR   = $(DESTDIR)$(PREFIX)/bin
 
 # ---------------------------------------------------------------- variants
 
@@ -49,12 +50,13 @@ timeout_valgrind := 3600
 core_src  := $(wildcard c/*.c)
 core_obj  := $(core_src:%.c=$(B)/%.o)
 core      := $(B)/uring/core.so
+readline  := $(B)/uring/readline.so
 helpers   := $(patsubst spec/support/%.c,$(B)/spec/%.so, \
                $(wildcard spec/support/*.c))
 asan_lua  := $(CURDIR)/build/asan/bin/lua5.4
 bench_bin := $(patsubst spec/bench/%.c,$(B)/bench/%, \
                $(wildcard spec/bench/*.c))
-all_c     := $(wildcard c/*.c spec/support/*.c spec/bench/*.c)
+all_c     := $(wildcard c/*.c c/*/*.c spec/support/*.c spec/bench/*.c)
 all_h     := $(wildcard c/*.h spec/support/*.h spec/bench/*.h)
 
 # Every spec, whatever its folder, except what only serves or measures.
@@ -95,6 +97,7 @@ pkgs_base     := gcc libc6-dev make pkg-config liburing-dev lua5.4 \
 pkgs_lint     := lua-check clang-format clang-tidy cppcheck
 pkgs_valgrind := valgrind
 pkgs_rock     := luarocks
+pkgs_doc      := lua-ldoc
 pkgs_bench    := lua-luv lua-cqueues fio
 
 # A goal needs the base and its own set; `make deps` alone takes them all,
@@ -131,11 +134,19 @@ deps:
 
 # ------------------------------------------------------------------- build
 
-all build: $(core)
+built := $(core) $(readline)
+
+all build: $(built)
 
 $(core): $(core_obj)
 	@mkdir -p $(@D)
 	$(link) -o $@ $(core_obj) $(pkg_libs)
+
+# Takes the library, if there is one, when it is loaded.
+$(readline): c/prompt/readline.c $(B)/flags
+	@mkdir -p $(@D)
+	$(compile) $(defs) -fvisibility=hidden -MMD -MP -shared \
+	  $(ldflags_$(VARIANT)) $(LDFLAGS) -o $@ $< -ldl
 
 # Only luaopen_uring_core is for others to see.
 $(B)/c/%.o: c/%.c $(B)/flags
@@ -161,14 +172,14 @@ $(B)/flags: FORCE | deps
 
 FORCE:
 
--include $(core_obj:.o=.d) $(helpers:.so=.d) $(bench_bin:=.d)
+-include $(core_obj:.o=.d) $(readline:.so=.d) $(helpers:.so=.d) $(bench_bin:=.d)
 
 # --------------------------------------------------------------------- run
 
-run: deps $(core)
+run: deps $(built)
 	@$(in_place) $(LUA) $(SCRIPT) $(ARGS)
 
-env: deps $(core)
+env: deps $(built)
 	@echo "unset LUA_PATH_5_4 LUA_CPATH_5_4"
 	@echo "export LUA_PATH='$(lua_path);$(path_tail)'"
 	@echo "export LUA_CPATH='$(lua_cpath);$(cpath_tail)'"
@@ -183,7 +194,7 @@ bench: deps $(core) $(bench_bin)
 # busted is a script for `lua`, which may be any version: it is handed to
 # ours. The timeout is for a hang. PATH lets a Lua that a spec starts be the
 # variant's too.
-test: deps $(core) $(helpers) $(if $(filter asan,$(VARIANT)),$(asan_lua))
+test: deps $(built) $(helpers) $(if $(filter asan,$(VARIANT)),$(asan_lua))
 	@LUA_PATH='$(lua_path);$(path_tail)' \
 	LUA_CPATH='$(test_cpath);$(cpath_tail)' \
 	PATH="$(CURDIR)/$(B)/bin:$$PATH" \
@@ -218,10 +229,13 @@ $(asan_lua): Makefile | deps
 
 lint_lua := $(wildcard lua spec examples bin rockspec/*.rockspec)
 
-lint: lint-rockspec lint-lua lint-format lint-compile lint-cppcheck lint-tidy
+lint: lint-rockspec lint-docs lint-lua lint-format lint-compile lint-cppcheck lint-tidy
 
 lint-rockspec: deps
 	$(LUA) spec/support/check_rockspec.lua rockspec/uring-scm-1.rockspec
+
+lint-docs: deps $(built)
+	@$(in_place) $(LUA) spec/support/check_docs.lua
 
 lint-lua: deps
 	luacheck -q --no-color $(lint_lua)
@@ -232,7 +246,7 @@ lint-format: deps
 lint-compile: deps
 	$(MAKE) lint-objects VARIANT=werror
 
-lint-objects: $(core) $(helpers) $(bench_bin)
+lint-objects: $(built) $(helpers) $(bench_bin)
 
 # cppcheck cannot see that a function in another file never returns, and goes
 # on with the null it tested for; clang-tidy looks after those.
@@ -248,13 +262,30 @@ lint-tidy: deps
 	  clang-tidy --quiet --warnings-as-errors='*' {} -- \
 	  -std=gnu11 $(defs) $(pkg_cflags) -include spec/support/noreturn.h
 
+# ------------------------------------------------------------ documentation
+
+# All of it from the sources' own comments.
+doc: deps $(built)
+	@mkdir -p build/doc
+	ldoc --quiet --ignore --project uring --title uring --dir build/doc/html \
+	  lua/uring
+	$(in_place) $(LUA) bin/uring --reference >build/doc/reference.md
+	$(in_place) $(LUA) bin/uring --types >build/doc/uring.d.lua
+	@echo "doc: build/doc/html/index.html, build/doc/reference.md," \
+	  "build/doc/uring.d.lua"
+
 # ----------------------------------------------------------------- install
 
-install: deps $(core)
+install: deps $(built)
 	set -e; for f in $$(cd lua && find uring -name '*.lua'); do \
 	  install -D -m 644 "lua/$$f" "$(SHAREDIR)/$$f"; \
 	done
 	install -D -m 755 $(core) "$(LIBDIR)/uring/core.so"
+	install -D -m 755 $(readline) "$(LIBDIR)/uring/readline.so"
+	install -D -m 755 bin/uring "$(BINDIR)/uring"
+	install -d "$(DESTDIR)$(PREFIX)/share/uring/types"
+	$(in_place) $(LUA) bin/uring --types \
+	  >"$(DESTDIR)$(PREFIX)/share/uring/types/uring.d.lua"
 
 # luarocks compiles beside the sources, so it works on a copy; what it
 # installs is then used from a folder where nothing of ours is in sight.
@@ -267,16 +298,18 @@ rock: deps
 	  rockspec/uring-scm-1.rockspec; \
 	cd "$$tmp/elsewhere"; \
 	share="$$tmp/tree/share/lua/5.4"; \
-	LUA_PATH="$$share/?.lua;$$share/?/init.lua" \
-	LUA_CPATH="$$tmp/tree/lib/lua/5.4/?.so" \
+	export LUA_PATH="$$share/?.lua;$$share/?/init.lua"; \
+	export LUA_CPATH="$$tmp/tree/lib/lua/5.4/?.so"; \
 	$(LUA) -e 'local u = require "uring"; assert(u.op.nop() == 0)'; \
+	test "$$("$$tmp/tree/bin/uring" -e 'print(uring.now() > 0)')" = true; \
+	test -s "$$tmp/tree"/lib/luarocks/rocks-5.4/uring/scm-1/types/uring.d.lua; \
 	echo "rock: built, installed, loaded and used"
 
 clean:
 	rm -rf build
 
 help:
-	@echo 'make            build/uring/core.so'
+	@echo 'make            build/uring/core.so, build/uring/readline.so'
 	@echo 'make run        the guided tour; SCRIPT=x.lua ARGS="..." runs x.lua'
 	@echo 'make test       the whole suite; SPEC=file for one, ARGS for busted'
 	@echo 'make asan       the suite under AddressSanitizer and UBSan'
@@ -284,6 +317,7 @@ help:
 	@echo 'make gcstress   the suite with a full collection at every await'
 	@echo 'make bench      benchmarks beside their peers; ARGS="name ..."'
 	@echo 'make lint       luacheck, clang-format, -Werror, cppcheck, clang-tidy'
+	@echo 'make doc        build/doc: LDoc pages, a reference, type stubs'
 	@echo 'make env        for a shell: eval "$$(make -s env)"'
 	@echo 'make install    into PREFIX=$(PREFIX), under DESTDIR if set'
 	@echo 'make rock       builds and tries the rock in a temporary tree'
@@ -291,5 +325,5 @@ help:
 	@echo 'make clean      removes build/'
 
 .PHONY: all build deps run env bench test asan gcstress valgrind lint \
-  lint-rockspec lint-lua lint-format lint-compile lint-objects \
-  lint-cppcheck lint-tidy install rock clean help FORCE
+  lint-rockspec lint-docs lint-lua lint-format lint-compile lint-objects \
+  lint-cppcheck lint-tidy install rock doc clean help FORCE

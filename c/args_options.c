@@ -10,11 +10,13 @@
 #include "pool.h"
 #include "registered.h"
 #include "skip.h"
+#include "timer.h"
 
 enum option_type {
-  OPTION_FLAG,  /* true or false */
-  OPTION_PLACE, /* true, or the index of a registered file */
-  OPTION_NUMBER /* 0 to 65535 */
+  OPTION_FLAG,   /* true or false */
+  OPTION_PLACE,  /* true, or the index of a registered file */
+  OPTION_NUMBER, /* 0 to 65535 */
+  OPTION_SECONDS
 };
 
 #define NAME(name) name, sizeof name - 1
@@ -40,6 +42,7 @@ static const struct named_option {
     {NAME("direct"), OPTION_PLACE, OPTION_DIRECT},
     {NAME("skip_success"), OPTION_FLAG, OPTION_SKIP_SUCCESS},
     {NAME("eager"), OPTION_FLAG, OPTION_EAGER},
+    {NAME("timeout"), OPTION_SECONDS, OPTION_TIMEOUT},
 };
 
 /* Can the descriptor be an index of a registered file?  epoll_ctl takes none.
@@ -55,7 +58,7 @@ static uint16_t allowed_options(const struct row *row)
 {
   uint16_t allowed = fixed_file(row) | row->options | OPTION_ASYNC |
                      OPTION_DRAIN | OPTION_LINK | OPTION_HARDLINK |
-                     OPTION_EAGER;
+                     OPTION_EAGER | OPTION_TIMEOUT;
   if (row->pools)
     allowed |= OPTION_COPY | OPTION_BUFFER_GROUP | OPTION_REUSE;
   if (row->args[0].kind != ARG_RAW) /* whose success nobody knows */
@@ -114,6 +117,21 @@ static bool read_value(struct reader *in, const struct named_option *option,
   return !is_flag || lua_toboolean(L, -1);
 }
 
+static bool read_seconds(struct reader *in, const struct named_option *option,
+                         struct options *o)
+{
+  lua_State *L = in->L;
+  lua_Number seconds = lua_tonumber(L, -1);
+  if (lua_type(L, -1) != LUA_TNUMBER)
+    luaL_error(L, "option '%s' of %s is a number of seconds, not a %s",
+               option->name, in->q->row->name, luaL_typename(L, -1));
+  if (!(seconds >= 0))
+    luaL_error(L, "option '%s' of %s is a number of seconds, not %f",
+               option->name, in->q->row->name, seconds);
+  o->timeout_ns = seconds_to_ns(seconds);
+  return true;
+}
+
 static bool read_option(struct reader *in, const struct named_option *option,
                         struct options *o)
 {
@@ -125,6 +143,8 @@ static bool read_option(struct reader *in, const struct named_option *option,
   case OPTION_NUMBER:
     return read_value(in, option, &o->number, UINT16_MAX,
                       "an integer from 0 to 65535");
+  case OPTION_SECONDS:
+    return read_seconds(in, option, o);
   case OPTION_FLAG:
     break;
   }
@@ -377,6 +397,10 @@ void args_apply_options(lua_State *L, struct request *q,
     luaL_error(L, "recvmsg: without multishot, control is a Buffer");
   if (set & OPTION_EAGER)
     make_eager(L, q);
+  if (set & OPTION_TIMEOUT) {
+    q->timed = true;
+    q->deadline_ns = now_ns() + o->timeout_ns;
+  }
   if (set & OPTION_SKIP_SUCCESS && skip_suits(q))
     q->event_flags |= EVENT_SKIPS;
   /* the peer's address is there to be had unless it is not wanted; a

@@ -19,22 +19,30 @@
 #include "child.h"
 #include "child_spawn.h"
 #include "constants.h"
+#include "copy.h"
 #include "coroutine.h"
+#include "directory.h"
 #include "errors.h"
 #include "io.h"
 #include "gather.h"
+#include "interrupt.h"
 #include "locals.h"
 #include "near.h"
 #include "op.h"
 #include "operation.h"
+#include "operation_list.h"
 #include "options.h"
+#include "passing.h"
 #include "pool.h"
+#include "path_call.h"
 #include "pool_object.h"
+#include "resolve.h"
 #include "ring.h"
 #include "ring_object.h"
 #include "scope.h"
 #include "signals.h"
 #include "sockaddr.h"
+#include "sockopt.h"
 #include "stream.h"
 #include "sync.h"
 #include "system.h"
@@ -42,6 +50,7 @@
 #include "task_list.h"
 #include "timer.h"
 #include "unwritten.h"
+#include "worker.h"
 
 /* Registry key of the core's userdata. */
 static const char core_key = 'u';
@@ -67,6 +76,7 @@ static void begin_epoch(struct core *core)
   *core->epoch = ++core->epochs;
   core->pid = getpid();
   core->starving = 0;
+  worker_forget(core);
 }
 
 void core_enter(lua_State *L, struct core *core)
@@ -134,7 +144,9 @@ static int core_gc(lua_State *L)
 {
   struct core *core = lua_touserdata(L, 1);
   core->closed = true;
+  interrupt_release(core);
   tasks_let_go(L, core);
+  worker_close(core);
   while (core->rings != NULL) {
     ring_close(L, core->rings);
     ring_free(L, core->rings);
@@ -216,6 +228,8 @@ int luaopen_uring_core(lua_State *L)
   errors_register(L);
   constants_register(L);
   system_register(L);
+  sockopt_register(L);
+  passing_register(L);
   buffer_register(L, core);
   operation_register(L);
   gather_register(L, core);
@@ -226,16 +240,23 @@ int luaopen_uring_core(lua_State *L)
   scope_register(L, core);
   task_register(L, core);
   task_list_register(L, core);
+  operation_list_register(L, core);
+  interrupt_register(L, core);
   locals_register(L, core);
   sync_register(L, core);
   coroutine_register(L, core);
   timer_register(L, core);
+  worker_register(L, core);
+  resolve_register(L, core);
   signals_register(L);
   child_register(L);
   child_spawn_register(L, core);
   stream_register(L, core);
   unwritten_register(L, core);
   io_register(L);
+  directory_register(L, core);
+  copy_register(L, core);
+  path_call_register(L, core);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");

@@ -24,6 +24,7 @@ struct child;
 struct pool;
 struct ring;
 struct stream;
+struct workers;
 
 struct core {
   lua_State *L;             /* the main thread; lives as long as the core */
@@ -52,6 +53,7 @@ struct core {
   int task_meta_ref;        /* the metatable of tasks */
   int stream_meta_ref;      /* and of streams */
   int breathe_ref;          /* an empty function, see core_breathe */
+  struct workers *workers;  /* threads for jobs, NULL: none yet */
   bool has_locals;          /* uring.locals has been written to */
   bool locals_shared;       /* the main chunk's, see locals.c */
   bool closed;              /* lua_close has come by */

@@ -170,6 +170,7 @@ void event_free(struct ring *ring, struct event *e)
     pool_leave(e->again.pool);
   if (e->flags & EVENT_SHARES_LOAN)
     e->loan.block = NULL;
+  ring_unlimit(ring, e);
   e->aux = NULL;
   e->flags = 0;
   e->generation++;

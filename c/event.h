@@ -15,6 +15,7 @@
 
 #include "buffer.h"
 #include "outcome.h"
+#include "timer.h"
 
 struct pool;
 struct ring;
@@ -67,7 +68,8 @@ enum event_flags {
   EVENT_GROUPED = 1 << 26,  /* such ones are in its group of linked ones */
   EVENT_HARD = 1 << 27,     /* and its link to the next is hard */
   EVENT_RECEIVES = 1 << 28, /* is the ring's receiver, see message.h */
-  EVENT_LOST = 1 << 29      /* there was no memory for one of its results */
+  EVENT_LOST = 1 << 29,     /* there was no memory for one of its results */
+  EVENT_EXPIRED = 1 << 30   /* its time is up: ends as ETIMEDOUT */
 };
 
 /* What an operation that goes on is made of, and the pool it takes from. */
@@ -102,6 +104,8 @@ struct event {
     struct again again; /* with EVENT_SELECTS or EVENT_AGAIN */
   };
   size_t string_bytes; /* of Lua strings lent */
+  struct timer timer;  /* armed, where the operation has a deadline */
+  uint32_t ring;       /* the number of its ring, then */
 };
 
 /* Those that use `again` lend no range of a Buffer. */

@@ -109,6 +109,35 @@ static int locals_pairs(lua_State *L)
   return 2;
 }
 
+/* keep_locals() -> what the task has now, for reset_locals */
+static int locals_keep(lua_State *L)
+{
+  struct core *core = core_upvalue(L);
+  push_table(L, core->sched.current);
+  *shared(core, core->sched.current) = true;
+  return 1;
+}
+
+/* reset_locals(kept): the task has that again, and nothing else */
+static int locals_reset(lua_State *L)
+{
+  struct core *core = core_upvalue(L);
+  lua_settop(L, 1);
+  push_table(L, core->sched.current);
+  if (!lua_rawequal(L, 1, 2)) {
+    lua_pushvalue(L, 1);
+    set_table(L, core->sched.current);
+    *shared(core, core->sched.current) = true;
+  }
+  return 0;
+}
+
+static const luaL_Reg functions[] = {
+    {"keep_locals", locals_keep},
+    {"reset_locals", locals_reset},
+    {NULL, NULL},
+};
+
 static const luaL_Reg meta[] = {
     {"__index", locals_index},
     {"__newindex", locals_newindex},
@@ -128,4 +157,6 @@ void locals_register(lua_State *L, struct core *core)
   lua_setfield(L, -2, "__metatable");
   lua_setmetatable(L, -2);
   lua_setfield(L, -2, "locals");
+  lua_pushlightuserdata(L, core);
+  luaL_setfuncs(L, functions, 1);
 }

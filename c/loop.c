@@ -8,6 +8,7 @@
 #include "ring_object.h"
 #include "task.h"
 #include "timer.h"
+#include "worker.h"
 
 /* How often a dropped ring that is not quiet yet is looked after. */
 #define LINGER_NS 20000000u
@@ -16,8 +17,13 @@
 #define COLLECT_NS 100000000u
 
 /* How long deadlines that follow one another gather: what the kernel allows
-** itself for the timers of any thread. */
-#define GATHER_NS 50000u
+** itself for the timers of any thread; and the longer the more of them came
+** together last time, up to half a millisecond, since going to sleep and
+*waking
+** up costs as much as running a hundred tasks. */
+#define GATHER_NS      50000u
+#define GATHER_EACH_NS 5000u
+#define GATHER_MAX_NS  500000u
 
 static int broken(lua_State *L, int rc)
 {
@@ -69,9 +75,11 @@ static int stuck(lua_State *L, const struct core *core, const struct ring *r)
 static bool is_dead(const struct core *core, const struct ring *r)
 {
   const struct sched *s = &core->sched;
-  if (r == core->home && (!queue_empty(&s->ready) || s->ntimers > 0))
+  if (r == core->home &&
+      (!queue_empty(&s->ready) || s->ntimers > 0 || worker_jobs(core) > 0))
     return false;
-  if (r->receiver != NULL) /* another ring may send something */
+  if (r->receiver != NULL ||
+      r->timed > 0) /* another ring may send something */
     return false;
   return r->in_flight == 0 && r->unpublished == 0 && r->withdrawn == 0 &&
          !ring_has_unsent(r);
@@ -93,13 +101,20 @@ static bool check_not_stuck(lua_State *L, struct core *core, struct ring *r)
   return true;
 }
 
-/* Until when the turn waits for a deadline.  A deadline that comes soon after
-** another waits a little for its neighbours, so that many sleepers are not
-** woken one by one; a lone one is met exactly. */
+/* Until when the turn waits for a deadline; 0: it is due, and nothing is to be
+** waited for, which costs much even if it ends at once.  A deadline that comes
+** soon after another waits a little for its neighbours, so that many sleepers
+** are not woken one by one; a lone one is met exactly. */
 static uint64_t wake_time(const struct sched *s, uint64_t nearest)
 {
-  uint64_t soon = s->woken_ns + GATHER_NS;
-  return nearest < soon && nearest > now_ns() ? soon : nearest;
+  uint64_t gather = GATHER_NS + (uint64_t)s->woken * GATHER_EACH_NS;
+  uint64_t soon =
+      s->woken_ns + (gather < GATHER_MAX_NS ? gather : GATHER_MAX_NS);
+  if (nearest == UINT64_MAX)
+    return nearest;
+  if (nearest <= now_ns())
+    return 0;
+  return nearest < soon ? soon : nearest;
 }
 
 static int turn_home(lua_State *L, struct core *core, struct ring *r,
@@ -112,10 +127,12 @@ static int turn_home(lua_State *L, struct core *core, struct ring *r,
   wait = wait && idle;
   if (wait)
     nearest = wake_time(s, nearest);
+  wait = wait && nearest > 0;
   /* tasks that only wait for one another take many turns */
   if (idle || !ring_is_still(r))
     rc = ring_step(L, r, wait, nearest < deadline_ns ? nearest : deadline_ns);
   if (rc == 0) {
+    worker_collect(core);
     tasks_wake_due(core);
     s->turned_ns = now_coarse_ns();
     tasks_run_ready(L, core);
@@ -137,6 +154,11 @@ void loop_turn(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
     ring_reap_lingering(L, core);
     deadline_ns = soon < deadline_ns ? soon : deadline_ns;
   }
+  if (r == core->home && core->workers != NULL) {
+    unsigned jobs = worker_jobs(core);
+    nap_ns = worker_turn(core, r);
+    wait = wait && worker_jobs(core) == jobs; /* one that is back may be it */
+  }
   if (wait && core->starving > 0 && queue_empty(&s->ready)) {
     if (collect_buffers(L, core, false))
       return; /* look again */
@@ -147,7 +169,10 @@ void loop_turn(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
     return;
   deadline_ns = nap_ns < deadline_ns ? nap_ns : deadline_ns;
   if (r != core->home) {
-    rc = ring_step(L, r, wait, deadline_ns);
+    uint64_t nearest = r->timed > 0 ? timer_nearest(core) : UINT64_MAX;
+    rc = ring_step(L, r, wait, nearest < deadline_ns ? nearest : deadline_ns);
+    if (r->timed > 0)
+      tasks_wake_due(core);
   } else {
     if (s->turning)
       luaL_error(L, "the loop is turning already: await in a task");
@@ -164,7 +189,7 @@ static uint64_t next_turn(const struct ring *r)
 {
   const struct core *core = r->core;
   bool is_home = r == core->home;
-  uint64_t next = is_home ? timer_nearest(core) : UINT64_MAX;
+  uint64_t next = is_home || r->timed > 0 ? timer_nearest(core) : UINT64_MAX;
   if (ring_has_unsent(r) || (r->in_flight > 0 && ring_is_polled(r)) ||
       (is_home && !queue_empty(&core->sched.ready)))
     return 0;
@@ -184,13 +209,17 @@ static uint64_t next_turn(const struct ring *r)
 uint64_t loop_step(lua_State *L, struct ring *r, bool wait,
                    uint64_t deadline_ns)
 {
+  uint64_t look_ns = NEVER_NS, next_ns;
   loop_turn(L, r, wait, deadline_ns);
+  if (r == r->core->home)
+    look_ns = worker_turn(r->core, r);
   if (ring_has_unsent(r)) {
     int rc = ring_submit(L, r);
     if (!ring_is_passing(rc))
       broken(L, rc);
   }
-  return next_turn(r);
+  next_ns = next_turn(r);
+  return next_ns < look_ns ? next_ns : look_ns;
 }
 
 void loop_until(lua_State *L, struct ring *r, uint64_t deadline_ns,

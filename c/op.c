@@ -362,7 +362,7 @@ static struct event *new_event(lua_State *L, struct ring *r, struct request *q)
   if (q->aux != AUX_NONE)
     e->aux = aux_new(r->core, q->nvec);
   if ((q->aux != AUX_NONE && e->aux == NULL) || !ring_reserve(r) ||
-      !make_provision(r, e, q)) {
+      (q->timed && !timer_reserve(r->core)) || !make_provision(r, e, q)) {
     event_free(r, e);
     no_memory(L);
   }
@@ -488,5 +488,7 @@ struct event *op_commit(lua_State *L, struct ring *r, struct request *q)
     answer(e, 0, sqe);
   sqe->user_data = event_user_data(e);
   ring_queue(r, e, sqe);
+  if (q->timed)
+    ring_limit(r, e, q->deadline_ns);
   return e;
 }

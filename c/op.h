@@ -42,6 +42,7 @@ struct request {
   bool writes;      /* the kernel writes what is lent */
   bool by_call;     /* the opcode cannot do this one */
   bool eager;       /* to be handed over at once */
+  bool timed;       /* to end by `deadline_ns` */
   uint8_t extra_at; /* the SQE field that points at `extra` */
   bool has_control; /* the last member is control data of a message */
   /* What is lent: one range of a Buffer, or the members of a table of ours,
@@ -57,7 +58,8 @@ struct request {
   socklen_t addr_len;
   const struct operation *target; /* what it is about, or NULL */
   size_t string_bytes;
-  size_t size;         /* of the range of `buffer` */
+  size_t size; /* of the range of `buffer` */
+  uint64_t deadline_ns;
   uint16_t extra_size; /* bytes of it to hand over */
   int place;           /* see struct event */
   union extra extra;

@@ -56,6 +56,7 @@ struct outcome {
   bool wants_peer;       /* accept was asked for the peer's address */
   uint8_t yields;        /* enum yields */
   bool multishot;        /* one of many */
+  bool expired;          /* it was the deadline that ended it */
   uint16_t control_room; /* before the data of a message in a pool's buffer */
   uint32_t ring;         /* the number of the ring it comes from */
   struct data data;

@@ -21,6 +21,7 @@ struct options {
   unsigned set, cleared;
   int place;  /* of a descriptor; -1: any */
   int number; /* of a group of buffers */
+  uint64_t timeout_ns;
 };
 
 typedef void read_one(struct reader *in, const struct arg *a);

@@ -39,6 +39,7 @@ void ring_settle(struct ring *r, struct outcome *o, struct event *e,
   o->wants_peer = (e->flags & EVENT_PEER) != 0;
   o->yields = event_yields(e->flags);
   o->ring = r->number;
+  o->expired = (e->flags & EVENT_EXPIRED) != 0;
   if (data != NULL)
     o->data = *data;
   e->aux = NULL;
@@ -50,8 +51,8 @@ static bool is_send_bundle(const struct event *e)
   return e->flags & EVENT_BUNDLE && e->row->opcode == IORING_OP_SEND;
 }
 
-/* The result that the program gets to see. */
-static int32_t result_of(const struct event *e, int32_t res)
+/* The result of an operation that has ended by itself, or was made to. */
+static int32_t plain_result(const struct event *e, int32_t res)
 {
   if (e->flags & EVENT_LOST)
     return -ENOMEM;
@@ -72,6 +73,13 @@ static int32_t result_of(const struct event *e, int32_t res)
   if (res >= 0 && e->flags & EVENT_DIRECT && e->place >= 0)
     return e->place;
   return res;
+}
+
+/* The result that the program gets to see. */
+static int32_t result_of(const struct event *e, int32_t res)
+{
+  res = plain_result(e, res);
+  return res == -ECANCELED && e->flags & EVENT_EXPIRED ? -ETIMEDOUT : res;
 }
 
 void ring_lose(const struct ring *r, const struct event *e,

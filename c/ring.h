@@ -90,6 +90,7 @@ struct ring {
   unsigned resting;           /* events that are to be queued again, */
   unsigned starving;          /* those of them that wait for a buffer */
   unsigned requests;          /* cancel requests that have not ended */
+  unsigned timed;             /* events with a deadline that is to come */
   unsigned retries;           /* events whose cancel is asked again, */
   uint64_t retry_at;          /* and when */
   unsigned withdrawn;         /* how many in the backlog will never start */
@@ -190,6 +191,12 @@ bool ring_group_is_full(const struct ring *r);
 /* Asks the kernel to cancel the event.  An event that it has not seen is
 ** withdrawn and never will be seen.  The outcome comes as any other. */
 void ring_cancel(struct ring *r, struct event *e);
+
+/* Gives the operation a deadline, for which timer_reserve made room; takes
+** one from it; and the deadline whose timer this is has come. */
+void ring_limit(struct ring *r, struct event *e, uint64_t deadline_ns);
+void ring_unlimit(struct ring *r, struct event *e);
+void ring_expire(struct core *core, struct timer *t);
 
 /* Is there a buffer for one that waits for it? */
 bool again_can_wake(const struct ring *r);

@@ -9,7 +9,9 @@
 **    where the operation goes on for all that it is asked again.
 ** 4. An event that the kernel has not seen needs none: it is withdrawn, and
 **    with it those that are linked to it.
-** 5. A ring with IORING_SETUP_IOPOLL takes no such request: what it has in
+** 5. An operation with a deadline of its own is cancelled when that comes, and
+**    then what would be -ECANCELED is -ETIMEDOUT; 2 holds, too.
+** 6. A ring with IORING_SETUP_IOPOLL takes no such request: what it has in
 **    flight is I/O of a device, and ends by itself.
 */
 #include <errno.h>
@@ -94,6 +96,40 @@ void ring_cancel(struct ring *r, struct event *e)
     withdraw(r, e);
   else if (!(r->io.flags & IORING_SETUP_IOPOLL))
     cancel_due(r, e);
+}
+
+void ring_limit(struct ring *r, struct event *e, uint64_t deadline_ns)
+{
+  e->ring = r->number;
+  r->timed++;
+  timer_arm(r->core, &e->timer, TIMER_OPERATION, deadline_ns);
+}
+
+void ring_unlimit(struct ring *r, struct event *e)
+{
+  if (e->timer.slot == 0)
+    return;
+  r->timed--;
+  timer_disarm(r->core, &e->timer);
+}
+
+void ring_expire(struct core *core, struct timer *t)
+{
+  struct event *e =
+      (struct event *)((char *)t - offsetof(struct event, timer));
+  struct ring *r = core->rings;
+  while (r != NULL && r->number != e->ring)
+    r = r->next;
+  if (r == NULL)
+    return;
+  r->timed--;
+  if (r->state != RING_OPEN || e->flags & EVENT_RESULT ||
+      (e->flags & EVENT_CANCELLING && !(e->flags & EVENT_PAUSING)))
+    return;
+  e->flags |= EVENT_EXPIRED;
+  ring_cancel(r, e);
+  if (r != core->home)
+    ring_ring_bell(r); /* whoever waits for it hands the request over */
 }
 
 void ring_orphan(struct ring *r, struct event *e)

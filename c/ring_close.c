@@ -83,6 +83,7 @@ static void leak(struct event *e, void *arg)
     if (aux->loans[i].block != NULL)
       r->stats.leaked += aux->loans[i].size;
   e->aux = NULL; /* the outcome must not take it along */
+  ring_unlimit(r, e);
   if (e->task != NULL) {
     ring_settle(r, &e->task->outcome, e, -ECANCELED, 0, NULL);
     task_complete(e->task);

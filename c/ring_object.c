@@ -14,6 +14,7 @@
 #include "ring_hand.h"
 #include "ring_options.h"
 #include "ring_tuning.h"
+#include "worker.h"
 
 /*
 ** Opening
@@ -166,6 +167,7 @@ static int ring_stats_lua(lua_State *L)
   set_count(L, "leaked", s->leaked);
   set_count(L, "enters", s->enters);
   set_count(L, "bytes_lent", s->bytes_lent);
+  set_count(L, "jobs", r == r->core->home ? worker_jobs(r->core) : 0);
   set_count(L, "tasks", r == r->core->home ? r->core->sched.ntasks : 0);
   set_count(L, "timers", r == r->core->home ? r->core->sched.ntimers : 0);
   return 1;

@@ -9,8 +9,6 @@
 #include <stdint.h>
 
 struct task;
-struct deadline;
-struct timer_slot;
 
 /* A FIFO of tasks.  A task stands in one queue at most, so the links are in
 ** the task and joining or leaving a queue allocates nothing. */
@@ -24,14 +22,16 @@ static inline bool queue_empty(const struct queue *q)
 }
 
 struct sched {
-  struct task *current;      /* the task being resumed, NULL outside of any */
-  struct queue ready;        /* who runs in this turn or the next */
-  struct deadline *heap;     /* nearest first, see timer.c */
-  struct timer_slot *timers; /* whose they are */
+  struct task *current; /* the task being resumed, NULL outside of any */
+  struct queue ready;   /* who runs in this turn or the next */
+  uint64_t *deadlines;  /* a heap, the nearest first, see timer.c */
+  uint32_t *slots;      /* the slot of each, */
+  uintptr_t *timers;    /* and whose that is */
   unsigned heap_used, heap_size;
-  unsigned ntimers;    /* of them are not given up */
+  unsigned ntimers;    /* that have not been given up */
   unsigned free_timer; /* head of the free slots, 0 for none */
-  uint64_t woken_ns;   /* when a deadline last woke somebody */
+  uint64_t woken_ns;   /* when a deadline last woke somebody, */
+  unsigned woken;      /* and how many did so together */
   unsigned ntasks;     /* tasks that have not ended */
   unsigned tasks_cap;  /* slots in the table of tasks */
   unsigned free_slot;  /* head of the free slots, 0 for none */

@@ -69,10 +69,13 @@ static void push_error(lua_State *L, struct task *t)
 }
 
 /* Nobody waits for a task that failed: tell the handler.  A handler that fails
-** itself has nobody to tell. */
+** itself has nobody to tell.  The scope and the task are on the top. */
 static void report(lua_State *L, struct task *t)
 {
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &report_key);
+  if (lua_getiuservalue(L, -2, SCOPE_REPORT) == LUA_TNIL) {
+    lua_pop(L, 1);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &report_key);
+  }
   push_error(L, t);
   task_push_extra(L, -3, EXTRA_TRACEBACK); /* task; handler; error; trace */
   if (lua_pcall(L, 2, 0, 0) != LUA_OK)
@@ -114,10 +117,8 @@ static void failed(lua_State *L, struct scope *s, struct task *t)
 }
 
 /* The task and its scope are on the top of the stack. */
-static void returned(lua_State *L, struct scope *s)
+static void won(lua_State *L, struct scope *s)
 {
-  if (!s->races || s->won || s->failed)
-    return;
   s->won = true;
   lua_pushvalue(L, -2);
   lua_setiuservalue(L, -2, SCOPE_WINNER);
@@ -127,17 +128,22 @@ static void returned(lua_State *L, struct scope *s)
 void scope_child_ended(lua_State *L, struct task *t)
 {
   struct scope *s = t->scope;
+  const bool fails = t->end == END_FAILED && !t->observed;
+  const bool decides =
+      t->end == END_RETURNED && s->races && !s->won && !s->failed;
   disown(s, t);
-  lua_getiuservalue(L, -1, TASK_SCOPE);
+  if (fails || decides)
+    lua_getiuservalue(L, -1, TASK_SCOPE);
   lua_pushnil(L); /* an ended task does not keep its scope */
-  lua_setiuservalue(L, -3, TASK_SCOPE);
-  if (t->end == END_FAILED && !t->observed)
+  lua_setiuservalue(L, fails || decides ? -3 : -2, TASK_SCOPE);
+  if (fails)
     failed(L, s, t);
-  else if (t->end == END_RETURNED)
-    returned(L, s);
+  else if (decides)
+    won(L, s);
+  if (fails || decides)
+    lua_pop(L, 1);
   if (s->live == 0)
     tasks_wake(&s->joining);
-  lua_pop(L, 1);
 }
 
 void scope_push_current(lua_State *L, struct core *core)
@@ -325,6 +331,18 @@ static int scope_winner(lua_State *L)
   return 1;
 }
 
+/* scope:report_to(function(error, traceback)): a failure does not cancel the
+** others, and is told */
+static int scope_report_to(lua_State *L)
+{
+  struct scope *s = toscope(L);
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  lua_settop(L, 2);
+  lua_setiuservalue(L, 1, SCOPE_REPORT);
+  s->background = true;
+  return 0;
+}
+
 /* scope:status() -> "open" | "expired" | "cancelled" | "failed": what has
 ** happened to it, the last first */
 static int scope_status(lua_State *L)
@@ -385,15 +403,11 @@ static int on_error(lua_State *L)
 }
 
 static const luaL_Reg scope_methods[] = {
-    {"join", scope_join},
-    {"leave", scope_leave},
-    {"cancel", scope_cancel},
-    {"status", scope_status},
-    {"deadline", scope_deadline},
-    {"failures", scope_failures},
-    {"race", scope_race},
-    {"winner", scope_winner},
-    {NULL, NULL},
+    {"join", scope_join},           {"leave", scope_leave},
+    {"cancel", scope_cancel},       {"status", scope_status},
+    {"deadline", scope_deadline},   {"failures", scope_failures},
+    {"race", scope_race},           {"winner", scope_winner},
+    {"report_to", scope_report_to}, {NULL, NULL},
 };
 
 void scope_register(lua_State *L, struct core *core)

@@ -12,7 +12,7 @@ struct scope {
   unsigned live;        /* children that have not ended */
   struct queue joining; /* tasks that wait for live == 0 */
   struct timer timer;   /* its deadline, if it is armed */
-  bool background;      /* the main chunk's own: reports and goes on */
+  bool background;      /* reports failures and goes on, see report_to */
   bool races;           /* the first child that ends decides */
   bool won;             /* and one has */
   bool failed;
@@ -25,12 +25,14 @@ struct scope {
 
 /* User values of a scope's userdata: the first child that failed, and the
 ** last; each but the last has the next as its TASK_NEXT_FAILED.  In a race,
-** the child that has won. */
+** the child that has won.  Who hears of failures in the background; nil: the
+** program's handler. */
 enum {
   SCOPE_FIRST_FAILED = 1,
   SCOPE_LAST_FAILED,
   SCOPE_WINNER,
-  SCOPE_VALUES = 3
+  SCOPE_REPORT,
+  SCOPE_VALUES = 4
 };
 
 /* The scope is the new owner of a task.  In one that was cancelled the task

@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
@@ -57,10 +58,29 @@ static bool set_v4(struct sockaddr_storage *addr, socklen_t *addr_len,
   return true;
 }
 
+/* The number of an interface by its name or number; 0: there is none. */
+static uint32_t parse_scope(const char *text)
+{
+  uint64_t n = 0;
+  const char *digit = text;
+  while (*digit >= '0' && *digit <= '9' && n <= UINT32_MAX)
+    n = n * 10 + (uint64_t)(*digit++ - '0');
+  if (*digit != '\0')
+    return if_nametoindex(text);
+  return n <= UINT32_MAX ? (uint32_t)n : 0;
+}
+
 static bool set_v6(struct sockaddr_storage *addr, socklen_t *addr_len,
-                   const char *host, int port)
+                   char *host, int port)
 {
   struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)addr;
+  char *scope = strchr(host, '%');
+  if (scope != NULL) {
+    *scope = '\0';
+    in6->sin6_scope_id = parse_scope(scope + 1);
+    if (in6->sin6_scope_id == 0)
+      return false;
+  }
   if (inet_pton(AF_INET6, host, &in6->sin6_addr) != 1)
     return false;
   in6->sin6_family = AF_INET6;
@@ -73,7 +93,7 @@ static const char *parse_inet(const char *text, size_t len,
                               struct sockaddr_storage *addr,
                               socklen_t *addr_len)
 {
-  char host[INET6_ADDRSTRLEN + 1];
+  char host[INET6_ADDRSTRLEN + 1 + IF_NAMESIZE];
   const char *colon = memrchr(text, ':', len);
   bool bracketed = len > 0 && text[0] == '[';
   size_t host_len;
@@ -133,7 +153,7 @@ static size_t format_unix(const struct sockaddr_un *un, socklen_t addr_len,
 void sockaddr_format(const struct sockaddr_storage *addr, socklen_t addr_len,
                      char text[ADDRESS_TEXT], size_t *len)
 {
-  char host[INET6_ADDRSTRLEN];
+  char host[INET6_ADDRSTRLEN], scope[12] = "";
   *len = 0;
   if (addr_len < sizeof(sa_family_t))
     return;
@@ -147,7 +167,9 @@ void sockaddr_format(const struct sockaddr_storage *addr, socklen_t addr_len,
   } else if (addr->ss_family == AF_INET6) {
     const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)addr;
     inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof host);
-    *len = (size_t)snprintf(text, ADDRESS_TEXT, "[%s]:%d", host,
+    if (in6->sin6_scope_id != 0)
+      snprintf(scope, sizeof scope, "%%%u", in6->sin6_scope_id);
+    *len = (size_t)snprintf(text, ADDRESS_TEXT, "[%s%s]:%d", host, scope,
                             ntohs(in6->sin6_port));
   }
 }
@@ -170,8 +192,14 @@ int sockaddr_family_lua(lua_State *L)
   size_t len;
   const char *text = luaL_checklstring(L, 1, &len);
   const char *wrong = sockaddr_parse(text, len, &addr, &addr_len);
-  if (wrong != NULL)
-    return push_failure_text(L, text, wrong, EINVAL);
+  if (wrong != NULL) {
+    lua_pushnil(L);
+    lua_pushvalue(L, 1); /* there may be a zero byte in it */
+    lua_pushfstring(L, ": %s", wrong);
+    lua_concat(L, 2);
+    lua_pushinteger(L, EINVAL);
+    return 3;
+  }
   lua_pushinteger(L, addr.ss_family);
   return 1;
 }

@@ -9,8 +9,9 @@
 /* Long enough for every text that sockaddr_format makes. */
 #define ADDRESS_TEXT 160
 
-/* Reads "127.0.0.1:80", "[::1]:80", "localhost:80", "*:80", "unix:/path" or
-** "unix:@abstract".  NULL, or what is wrong with the text. */
+/* Reads "127.0.0.1:80", "[::1]:80", "[fe80::1%eth0]:80" (its interface by name
+** or number), "localhost:80", "*:80", "unix:/path" or "unix:@abstract".  NULL,
+** or what is wrong with the text. */
 const char *sockaddr_parse(const char *text, size_t len,
                            struct sockaddr_storage *addr, socklen_t *addr_len);
 

@@ -232,6 +232,13 @@ static int stream_kind_of(lua_State *L)
   return 2;
 }
 
+/* stream_in_hand(stream) -> bytes that have been read and not been taken */
+static int stream_in_hand(lua_State *L)
+{
+  lua_pushinteger(L, (lua_Integer)input_size(&stream_self(L)->in));
+  return 1;
+}
+
 /* stream_number(stream) -> descriptor, also of one that is being closed */
 static int stream_number(lua_State *L)
 {
@@ -324,11 +331,17 @@ static const luaL_Reg meta[] = {
 };
 
 static const luaL_Reg of_streams[] = {
-    {"stream_open", stream_open_lua},       {"stream_closing", stream_closing},
-    {"stream_closed", stream_closed},       {"stream_finish", stream_finish},
-    {"stream_number", stream_number},       {"stream_name", stream_name},
-    {"stream_limits", stream_limits},       {"stream_kind", stream_kind_of},
-    {"stream_lines", stream_lines_closing}, {NULL, NULL},
+    {"stream_open", stream_open_lua},
+    {"stream_closing", stream_closing},
+    {"stream_closed", stream_closed},
+    {"stream_finish", stream_finish},
+    {"stream_number", stream_number},
+    {"stream_name", stream_name},
+    {"stream_limits", stream_limits},
+    {"stream_kind", stream_kind_of},
+    {"stream_lines", stream_lines_closing},
+    {"stream_in_hand", stream_in_hand},
+    {NULL, NULL},
 };
 
 /* Sets `stream` and functions on streams, and `stream_meta`, the metatable

@@ -149,8 +149,7 @@ static struct event *receive_from_pool(lua_State *L, struct stream *s,
 
 /* Room for what is asked for: all that the call wants, or so much that it is
 ** worth while. */
-static bool make_room(struct stream *s, const struct piece *piece,
-                      size_t size)
+static bool make_room(struct stream *s, const struct piece *piece, size_t size)
 {
   size_t enough = piece->all && piece->wants > 0 ? piece->wants : size / 2;
   return input_room(&s->in) >= enough ||

@@ -7,12 +7,12 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "errors.h"
 #include "signals.h"
-
-#define DESCRIPTOR_TYPE "uring.descriptor"
 
 static int check_fd(lua_State *L, int arg)
 {
@@ -35,11 +35,17 @@ static int descriptor_new(lua_State *L)
   return 1;
 }
 
+int *descriptor_room(lua_State *L, int arg)
+{
+  int *d = luaL_checkudata(L, arg, DESCRIPTOR_TYPE);
+  luaL_argcheck(L, *d < 0, arg, "there is a descriptor in it");
+  return d;
+}
+
 /* put(fd): owns it from now on */
 static int descriptor_put(lua_State *L)
 {
-  int *d = luaL_checkudata(L, 1, DESCRIPTOR_TYPE);
-  luaL_argcheck(L, *d < 0, 1, "there is a descriptor in it");
+  int *d = descriptor_room(L, 1);
   *d = check_fd(L, 2);
   return 0;
 }
@@ -53,6 +59,17 @@ static int descriptor_take(lua_State *L)
   else
     lua_pushinteger(L, *d);
   *d = -1;
+  return 1;
+}
+
+/* number() -> the descriptor, which stays its; nil: there is none */
+static int descriptor_number(lua_State *L)
+{
+  const int *d = luaL_checkudata(L, 1, DESCRIPTOR_TYPE);
+  if (*d < 0)
+    lua_pushnil(L);
+  else
+    lua_pushinteger(L, *d);
   return 1;
 }
 
@@ -133,6 +150,51 @@ static int system_setsockopt(lua_State *L)
   return 1;
 }
 
+/* Sets O_NONBLOCK of a file, or takes it away again; false: nothing was to be
+** changed. */
+static bool switch_nonblocking(int fd, bool on)
+{
+  int flags = fcntl(fd, F_GETFL);
+  if (flags < 0 || ((flags & O_NONBLOCK) != 0) == on)
+    return false;
+  return fcntl(fd, F_SETFL, flags ^ O_NONBLOCK) == 0;
+}
+
+/* splice(from, to, bytes) -> bytes | nil, message, errno: one is a pipe, and
+** the other a socket or pipe.  It never waits: a socket is made to say so for
+** as long as the call takes, in which nothing else of this thread runs. */
+static int system_splice(lua_State *L)
+{
+  int from = check_fd(L, 1), to = check_fd(L, 2);
+  lua_Integer bytes = luaL_checkinteger(L, 3);
+  bool from_set, to_set;
+  ssize_t n;
+  int err;
+  luaL_argcheck(L, bytes >= 0, 3, "out of range");
+  from_set = switch_nonblocking(from, true);
+  to_set = switch_nonblocking(to, true);
+  n = splice(from, NULL, to, NULL, (size_t)bytes, SPLICE_F_NONBLOCK);
+  err = errno;
+  if (from_set)
+    switch_nonblocking(from, false);
+  if (to_set)
+    switch_nonblocking(to, false);
+  if (n < 0)
+    return push_failure(L, "splice", err);
+  lua_pushinteger(L, n);
+  return 1;
+}
+
+/* chmod(path, mode) -> true | nil, message, errno */
+static int system_chmod(lua_State *L)
+{
+  const char *path = luaL_checkstring(L, 1);
+  if (chmod(path, (mode_t)luaL_checkinteger(L, 2)) < 0)
+    return push_failure(L, path, errno);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
 /* isatty(fd) -> boolean */
 static int system_isatty(lua_State *L)
 {
@@ -143,9 +205,11 @@ static int system_isatty(lua_State *L)
 static const luaL_Reg functions[] = {
     {"descriptor", descriptor_new},
     {"pipe", system_pipe},
+    {"splice", system_splice},
     {"socketpair", system_socketpair},
     {"seek", system_seek},
     {"setsockopt", system_setsockopt},
+    {"chmod", system_chmod},
     {"isatty", system_isatty},
     {NULL, NULL},
 };
@@ -162,6 +226,8 @@ void system_register(lua_State *L)
   lua_setfield(L, -2, "take");
   lua_pushcfunction(L, descriptor_put);
   lua_setfield(L, -2, "put");
+  lua_pushcfunction(L, descriptor_number);
+  lua_setfield(L, -2, "number");
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
   luaL_setfuncs(L, functions, 0);

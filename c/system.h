@@ -8,4 +8,10 @@
 ** the top. */
 void system_register(lua_State *L);
 
+#define DESCRIPTOR_TYPE "uring.descriptor"
+
+/* The place of the descriptor that the Descriptor at `arg` is to own; there is
+** none in it yet. */
+int *descriptor_room(lua_State *L, int arg);
+
 #endif

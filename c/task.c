@@ -136,7 +136,7 @@ static void call_expires(struct task *t)
 void task_time_call(struct task *t, uint64_t deadline_ns)
 {
   t->timed = true;
-  timer_arm(t->core, &t->timer, TIMER_CALL, deadline_ns);
+  timer_arm(t->core, &t->timer, TIMER_TASK, deadline_ns);
 }
 
 void task_call_ends(struct task *t)
@@ -159,14 +159,19 @@ void tasks_wake_due(struct core *core)
   if (core->sched.ntimers == 0)
     return;
   now = now_ns();
-  if (timer_nearest(core) <= now)
-    core->sched.woken_ns = now;
+  if (timer_nearest(core) > now)
+    return;
+  core->sched.woken_ns = now;
+  core->sched.woken = 0;
   while ((timer = timer_due(core, now, &kind)) != NULL) {
+    core->sched.woken++;
     if (kind == TIMER_OBJECT)
       timer_object_ring(timer);
     else if (kind == TIMER_SCOPE)
       scope_expire(timer);
-    else if (kind == TIMER_CALL)
+    else if (kind == TIMER_OPERATION)
+      ring_expire(core, timer);
+    else if (of_timer(timer)->timed)
       call_expires(of_timer(timer));
     else
       task_make_ready(of_timer(timer));

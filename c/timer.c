@@ -16,18 +16,13 @@
 
 #define WAYS 4u
 
-struct deadline {
-  uint64_t ns;
-  unsigned slot;
-};
+/* What a slot holds: a timer and, in the bits that are 0 in its address, its
+** kind; GIVEN_UP; or, of a free one, the next free one. */
+#define KIND_BITS ((uintptr_t)3)
+#define GIVEN_UP  ((uintptr_t)0)
 
-struct timer_slot {
-  struct timer *timer; /* NULL: given up, or free */
-  union {
-    enum timer_kind kind;
-    unsigned next_free; /* of a free one */
-  };
-};
+_Static_assert(TIMER_KINDS <= KIND_BITS + 1, "a kind fits into an address");
+_Static_assert(_Alignof(struct timer) > KIND_BITS, "an address has room");
 
 static uint64_t read_clock(clockid_t clock)
 {
@@ -59,16 +54,22 @@ uint64_t seconds_to_ns(lua_Number seconds)
 ** The heap
 */
 
-static void sift_up(struct deadline *heap, unsigned i, struct deadline d)
+static void put(struct sched *s, unsigned i, uint64_t ns, uint32_t slot)
+{
+  s->deadlines[i] = ns;
+  s->slots[i] = slot;
+}
+
+static void sift_up(struct sched *s, unsigned i, uint64_t ns, uint32_t slot)
 {
   while (i > 0) {
     unsigned parent = (i - 1) / WAYS;
-    if (heap[parent].ns <= d.ns)
+    if (s->deadlines[parent] <= ns)
       break;
-    heap[i] = heap[parent];
+    put(s, i, s->deadlines[parent], s->slots[parent]);
     i = parent;
   }
-  heap[i] = d;
+  put(s, i, ns, slot);
 }
 
 /* The child of `i` with the nearest deadline; `i` where it has none. */
@@ -80,41 +81,48 @@ static unsigned nearest_child(const struct sched *s, unsigned i)
   if (first >= s->heap_used)
     return i;
   for (unsigned c = first + 1; c < last; c++)
-    if (s->heap[c].ns < s->heap[best].ns)
+    if (s->deadlines[c] < s->deadlines[best])
       best = c;
   return best;
 }
 
-static void sift_down(struct sched *s, unsigned i, struct deadline d)
+static void sift_down(struct sched *s, unsigned i, uint64_t ns, uint32_t slot)
 {
   for (;;) {
     unsigned child = nearest_child(s, i);
-    if (child == i || s->heap[child].ns >= d.ns)
+    if (child == i || s->deadlines[child] >= ns)
       break;
-    s->heap[i] = s->heap[child];
+    put(s, i, s->deadlines[child], s->slots[child]);
     i = child;
   }
-  s->heap[i] = d;
+  put(s, i, ns, slot);
 }
 
-static void free_slot(struct sched *s, unsigned slot)
+static void free_slot(struct sched *s, uint32_t slot)
 {
-  s->timers[slot - 1].timer = NULL;
-  s->timers[slot - 1].next_free = s->free_timer;
+  s->timers[slot - 1] = s->free_timer;
   s->free_timer = slot;
 }
 
 static bool is_given_up(const struct sched *s, unsigned i)
 {
-  return s->timers[s->heap[i].slot - 1].timer == NULL;
+  return s->timers[s->slots[i] - 1] == GIVEN_UP;
+}
+
+static struct timer *timer_of(const struct sched *s, unsigned i)
+{
+  return (struct timer *)(s->timers[s->slots[i] - 1] & ~KIND_BITS);
 }
 
 /* Takes the entry at the top out. */
 static void pop(struct sched *s)
 {
-  free_slot(s, s->heap[0].slot);
-  if (--s->heap_used > 0)
-    sift_down(s, 0, s->heap[s->heap_used]);
+  unsigned last = --s->heap_used;
+  free_slot(s, s->slots[0]);
+  if (last > 0)
+    sift_down(s, 0, s->deadlines[last], s->slots[last]);
+  if (last > 0) /* often due as well: fetch it meanwhile */
+    __builtin_prefetch(timer_of(s, 0));
 }
 
 static void clear_top(struct sched *s)
@@ -129,39 +137,43 @@ static void sweep(struct sched *s)
   unsigned kept = 0;
   for (unsigned i = 0; i < s->heap_used; i++) {
     if (is_given_up(s, i))
-      free_slot(s, s->heap[i].slot);
+      free_slot(s, s->slots[i]);
     else
-      s->heap[kept++] = s->heap[i];
+      put(s, kept++, s->deadlines[i], s->slots[i]);
   }
   s->heap_used = kept;
-  for (unsigned i = kept / WAYS + 1; i-- > 0;)
-    if (i < kept)
-      sift_down(s, i, s->heap[i]);
+  for (unsigned i = kept; i-- > 0;)
+    sift_down(s, i, s->deadlines[i], s->slots[i]);
 }
 
 /*
 ** Timers
 */
 
-/* Two arrays of one size, or neither has changed as far as anybody sees. */
+/* Bytes of the three arrays, which are one block. */
+static size_t heap_bytes(unsigned size)
+{
+  return size * (sizeof(uint64_t) + sizeof(uintptr_t) + sizeof(uint32_t));
+}
+
 static bool grow(struct core *core, struct sched *s)
 {
   const unsigned old = s->heap_size, size = old ? old * 2 : 64;
-  struct deadline *heap = mem_alloc(core, size * sizeof *heap);
-  struct timer_slot *timers;
-  if (heap == NULL)
+  struct sched to = *s;
+  to.deadlines = mem_alloc(core, heap_bytes(size));
+  if (to.deadlines == NULL)
     return false;
-  timers = mem_realloc(core, s->timers, old * sizeof *timers,
-                       size * sizeof *timers);
-  if (timers == NULL) {
-    mem_free(core, heap, size * sizeof *heap);
-    return false;
+  to.timers = (uintptr_t *)(to.deadlines + size);
+  to.slots = (uint32_t *)(to.timers + size);
+  if (old > 0) {
+    memcpy(to.deadlines, s->deadlines, old * sizeof *s->deadlines);
+    memcpy(to.timers, s->timers, old * sizeof *s->timers);
+    memcpy(to.slots, s->slots, old * sizeof *s->slots);
   }
-  if (old > 0)
-    memcpy(heap, s->heap, old * sizeof *heap);
-  mem_free(core, s->heap, old * sizeof *heap);
-  s->heap = heap;
-  s->timers = timers;
+  mem_free(core, s->deadlines, heap_bytes(old));
+  s->deadlines = to.deadlines;
+  s->timers = to.timers;
+  s->slots = to.slots;
   s->heap_size = size;
   for (unsigned slot = size; slot > old; slot--)
     free_slot(s, slot);
@@ -184,26 +196,23 @@ void timer_arm(struct core *core, struct timer *t, enum timer_kind kind,
                uint64_t deadline_ns)
 {
   struct sched *s = &core->sched;
-  const unsigned slot = s->free_timer;
-  struct timer_slot *of = &s->timers[slot - 1];
-  s->free_timer = of->next_free;
-  of->timer = t;
-  of->kind = kind;
-  t->slot = slot;
+  t->slot = s->free_timer;
+  s->free_timer = (uint32_t)s->timers[t->slot - 1];
+  s->timers[t->slot - 1] = (uintptr_t)t | kind;
   s->ntimers++;
-  sift_up(s->heap, s->heap_used++, (struct deadline){deadline_ns, slot});
+  sift_up(s, s->heap_used++, deadline_ns, t->slot);
 }
 
 void timer_disarm(struct core *core, struct timer *t)
 {
   struct sched *s = &core->sched;
-  const unsigned slot = t->slot;
+  const uint32_t slot = t->slot;
   if (slot == 0)
     return;
   t->slot = 0;
   s->ntimers--;
-  s->timers[slot - 1].timer = NULL;
-  if (s->heap[s->heap_used - 1].slot == slot) { /* a leaf: the newest, often */
+  s->timers[slot - 1] = GIVEN_UP;
+  if (s->slots[s->heap_used - 1] == slot) { /* a leaf: the newest, often */
     s->heap_used--;
     free_slot(s, slot);
   }
@@ -213,13 +222,11 @@ void timer_disarm(struct core *core, struct timer *t)
 struct timer *timer_due(struct core *core, uint64_t now, enum timer_kind *kind)
 {
   struct sched *s = &core->sched;
-  const struct timer_slot *top;
   struct timer *t;
-  if (s->heap_used == 0 || s->heap[0].ns > now)
+  if (s->heap_used == 0 || s->deadlines[0] > now)
     return NULL;
-  top = &s->timers[s->heap[0].slot - 1];
-  t = top->timer;
-  *kind = top->kind;
+  t = timer_of(s, 0);
+  *kind = (enum timer_kind)(s->timers[s->slots[0] - 1] & KIND_BITS);
   t->slot = 0;
   s->ntimers--;
   pop(s);
@@ -230,17 +237,17 @@ struct timer *timer_due(struct core *core, uint64_t now, enum timer_kind *kind)
 uint64_t timer_nearest(const struct core *core)
 {
   const struct sched *s = &core->sched;
-  return s->heap_used ? s->heap[0].ns : UINT64_MAX;
+  return s->heap_used ? s->deadlines[0] : UINT64_MAX;
 }
 
 void timer_disarm_all(struct core *core)
 {
   struct sched *s = &core->sched;
   for (unsigned i = 0; i < s->heap_used; i++) {
-    struct timer *t = s->timers[s->heap[i].slot - 1].timer;
+    struct timer *t = timer_of(s, i);
     if (t != NULL)
       t->slot = 0;
-    free_slot(s, s->heap[i].slot);
+    free_slot(s, s->slots[i]);
   }
   s->heap_used = s->ntimers = 0;
 }
@@ -248,9 +255,7 @@ void timer_disarm_all(struct core *core)
 void timer_free(struct core *core)
 {
   struct sched *s = &core->sched;
-  mem_free(core, s->heap, s->heap_size * sizeof *s->heap);
-  mem_free(core, s->timers, s->heap_size * sizeof *s->timers);
-  s->heap = NULL;
-  s->timers = NULL;
+  mem_free(core, s->deadlines, heap_bytes(s->heap_size));
+  s->deadlines = NULL;
   s->heap_used = s->heap_size = s->ntimers = s->free_timer = 0;
 }

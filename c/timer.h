@@ -13,7 +13,7 @@ enum timer_kind {
   TIMER_OBJECT,
   TIMER_SCOPE,
   TIMER_OPERATION,
-  TIMER_CALL
+  TIMER_KINDS
 };
 
 struct timer {

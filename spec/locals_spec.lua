@@ -248,4 +248,23 @@ describe("tasks", function()
       scope:cancel()
     end)
   end)
+
+  it("begins afresh with each item of map, whoever does it", function()
+    uring.run(function()
+      local locals = uring.locals
+      locals.who = "caller"
+      local seen = uring.map({ 1, 2, 3, 4, 5, 6 }, function(item)
+        local before = tostring(locals.who) .. tostring(locals.item)
+        locals.who = "item"
+        locals.item = item
+        uring.yield()
+        assert(locals.item == item)
+        return before
+      end, { limit = 2 })
+      seen.n = nil
+      assert.same({ "callernil", "callernil", "callernil", "callernil", "callernil", "callernil" }, seen)
+      assert.equal("caller", locals.who)
+      assert.is_nil(locals.item)
+    end)
+  end)
 end)

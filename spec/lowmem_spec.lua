@@ -183,6 +183,22 @@ describe("out of memory", function()
     end
   ]])
 
+  sweeps("jobs in threads", [[
+    uring.run(function()
+      local naps = {}
+      for i = 1, 20 do
+        naps[i] = uring.spawn(core.nap, 0)
+      end
+      assert(core.nap(0))
+      for i = 1, 20 do
+        assert(naps[i]:await())
+      end
+      local _, why = uring.timeout(0.001, core.nap, 0.002)
+      assert(why == "timeout")
+    end)
+    assert(core.nap(0))
+  ]])
+
   sweeps("operations of tasks", [[
     uring.run(function()
       local rd <close>, other = uring.pipe()

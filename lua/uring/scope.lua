@@ -293,12 +293,15 @@ function M.race(list)
 end
 
 -- One of those who map: takes the next item that nobody has, until none is left.
+-- To `fn` it is a task of its own each time.
 local function work(job)
+  local inherited = core.keep_locals()
   while job.next <= job.n do
     local i = job.next
     job.next = i + 1
     job.results[i] = (job.fn(job.list[i], i))
     job.done = job.done + 1
+    core.reset_locals(inherited)
   end
 end
 
@@ -315,7 +318,8 @@ local map_options = { limit = "integer" }
 -- @tab list
 -- @func fn is called with an item and its index
 -- @tab[opt] given `limit`: how many calls at most are under way at a time
---   (default: all).  So many tasks share the items
+--   (default: all).  So many tasks share the items; `uring.locals` begin afresh
+--   with each
 -- @treturn table the first result of each, in order, and how many as `n`
 -- @raise the first error; unknown options
 function M.map(list, fn, given)

@@ -108,6 +108,9 @@ local function finish(self)
   return true
 end
 
+-- How many tasks wait until a stream can be read or written.
+local polling = setmetatable({}, { __mode = "k" })
+
 --- Writes what is buffered and closes, also in a task that is being cancelled.
 -- A read or write of another task ends with nil, "closed".  Idempotent.
 -- @treturn bool true; nil, message, errno
@@ -118,6 +121,9 @@ function methods:close()
   end
   if not core.stream_closing(self) then
     return true
+  end
+  if polling[self] then
+    core.shield(op.cancel_fd, core.stream_number(self), core.const.IORING_ASYNC_CANCEL_ALL)
   end
   return core.shield(finish, self)
 end
@@ -138,7 +144,37 @@ end
 
 Stream.__close = methods.close
 
+-- For what works on the descriptor of a stream.
+
+local function is_stream(x)
+  return core.stream_kind(x) ~= nil
+end
+
+local function kind_of(self)
+  check_open(self)
+  return (core.stream_kind(self))
+end
+
+-- Waits until the descriptor can be read or written.
+local function poll(self, event)
+  check_open(self)
+  polling[self] = (polling[self] or 0) + 1
+  local events, message, errno = op.poll_add(self:fd(), event)
+  polling[self] = polling[self] > 1 and polling[self] - 1 or nil
+  local _, is_open = core.stream_kind(self)
+  if not is_open and not events then
+    return nil, "closed", core.errno.ECANCELED
+  elseif not events then
+    return failed(self, message, errno)
+  end
+  return events
+end
+
 return {
+  is_stream = is_stream;
+  kind = kind_of;
+  in_hand = core.stream_in_hand;
+  poll = poll;
   --- `new(kind, name)` makes a stream that has no descriptor yet: `open(stream,
   -- fd [, borrowed])` gives it one, which it closes unless that is borrowed.  Made
   -- first, so that nothing can fail between getting a descriptor and owning it.

@@ -1,21 +1,25 @@
 /* What specs need from the system and Lua does not have: counting
-** descriptors, fork and wait, signals, the kernel's view of a pool, and an
-** allocator that fails.
+** descriptors, fork and wait, signals, terminals, the kernel's view of a pool,
+** and an allocator that fails.
 */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <lauxlib.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <lualib.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -54,6 +58,39 @@ static int wait_lua(lua_State *L)
     return luaL_error(L, "waitpid: %s", strerror(errno));
   lua_pushinteger(L, WIFEXITED(status) ? WEXITSTATUS(status)
                                        : 128 + WTERMSIG(status));
+  return 1;
+}
+
+/* children() -> are there any; the pid of one that has ended and that nobody
+** has waited for */
+static int children(lua_State *L)
+{
+  siginfo_t info;
+  info.si_pid = 0;
+  lua_pushboolean(L,
+                  waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0);
+  if (info.si_pid == 0)
+    return 1;
+  lua_pushinteger(L, info.si_pid);
+  return 2;
+}
+
+/* ignore_signal(number): from now on */
+static int ignore_signal(lua_State *L)
+{
+  signal((int)luaL_checkinteger(L, 1), SIG_IGN);
+  return 0;
+}
+
+/* disposition(number) -> "default" | "ignored" | "handled" */
+static int disposition(lua_State *L)
+{
+  struct sigaction now;
+  if (sigaction((int)luaL_checkinteger(L, 1), NULL, &now) < 0)
+    return luaL_error(L, "sigaction: %s", strerror(errno));
+  lua_pushstring(L, now.sa_handler == SIG_DFL   ? "default"
+                    : now.sa_handler == SIG_IGN ? "ignored"
+                                                : "handled");
   return 1;
 }
 
@@ -127,6 +164,24 @@ static int refuse_rings(lua_State *L)
   return 0;
 }
 
+/* refuse_threads(): from now on this process is refused threads (EAGAIN) and
+** forks, as where it has as many as it may */
+static int refuse_threads(lua_State *L)
+{
+  struct sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 1, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EAGAIN),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  struct sock_fprog program = {sizeof code / sizeof *code, code};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+      prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0)
+    return luaL_error(L, "prctl: %s", strerror(errno));
+  return 0;
+}
+
 /* close(fd): at once and without a ring; false does nothing */
 static int close_lua(lua_State *L)
 {
@@ -135,11 +190,13 @@ static int close_lua(lua_State *L)
   return 0;
 }
 
-/* limit_fds(n): this process has at most n descriptors from now on */
+/* limit_fds(n): this process has at most n descriptors from now on, until the
+** next call */
 static int limit_fds(lua_State *L)
 {
-  rlim_t n = (rlim_t)luaL_checkinteger(L, 1);
-  struct rlimit limit = {n, n};
+  struct rlimit limit;
+  getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = (rlim_t)luaL_checkinteger(L, 1);
   if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
     return luaL_error(L, "setrlimit: %s", strerror(errno));
   return 0;
@@ -169,6 +226,79 @@ static int pollout(lua_State *L)
 {
   struct pollfd p = {(int)luaL_checkinteger(L, 1), POLLOUT, 0};
   lua_pushboolean(L, poll(&p, 1, 0) > 0 && p.revents & POLLOUT);
+  return 1;
+}
+
+/*
+** Terminals
+*/
+
+/* In the child: makes the other end of a terminal its own, and runs a command
+** of the shell there. */
+static void run_on_terminal(const char *name, const char *command)
+{
+  int fd;
+  setsid();
+  fd = open(name, O_RDWR);
+  if (fd < 0 || ioctl(fd, TIOCSCTTY, 0) < 0)
+    _exit(127);
+  for (int i = 0; i < 3; i++)
+    dup2(fd, i);
+  if (fd > 2)
+    close(fd);
+  for (int i = 1; i < NSIG; i++)
+    signal(i, SIG_DFL);
+  execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+  _exit(127);
+}
+
+static void set_size(lua_State *L, int fd, int index)
+{
+  struct winsize size = {
+      .ws_row = (unsigned short)luaL_optinteger(L, index, 24),
+      .ws_col = (unsigned short)luaL_optinteger(L, index + 1, 80)};
+  if (ioctl(fd, TIOCSWINSZ, &size) < 0)
+    luaL_error(L, "TIOCSWINSZ: %s", strerror(errno));
+}
+
+/* terminal(command [, rows, columns]) -> descriptor, pid of what runs there */
+static int terminal(lua_State *L)
+{
+  const char *command = luaL_checkstring(L, 1);
+  int fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+  pid_t pid;
+  if (fd < 0 || grantpt(fd) < 0 || unlockpt(fd) < 0)
+    return luaL_error(L, "posix_openpt: %s", strerror(errno));
+  set_size(L, fd, 2);
+  pid = fork();
+  if (pid == 0)
+    run_on_terminal(ptsname(fd), command);
+  lua_pushinteger(L, fd);
+  lua_pushinteger(L, pid);
+  return 2;
+}
+
+/* resize(fd, rows, columns): the terminal's window has another size now */
+static int resize(lua_State *L)
+{
+  set_size(L, (int)luaL_checkinteger(L, 1), 2);
+  return 0;
+}
+
+/* read(fd, seconds) -> what is there within that time, "" if nothing is; nil
+*at
+** the end, which of a terminal is an error */
+static int read_lua(lua_State *L)
+{
+  char buffer[4096];
+  struct pollfd p = {(int)luaL_checkinteger(L, 1), POLLIN, 0};
+  ssize_t n = 0;
+  if (poll(&p, 1, (int)(luaL_checknumber(L, 2) * 1000)) > 0)
+    n = read(p.fd, buffer, sizeof buffer);
+  if (n < 0 || (n == 0 && p.revents != 0))
+    lua_pushnil(L);
+  else
+    lua_pushlstring(L, buffer, (size_t)n);
   return 1;
 }
 
@@ -271,6 +401,19 @@ static int in_thread(lua_State *L)
   return lua_gettop(L);
 }
 
+/* in_state(chunk): runs it in a Lua state of its own, which is then closed */
+static int in_state(lua_State *L)
+{
+  const char *chunk = luaL_checkstring(L, 1);
+  lua_State *other = luaL_newstate();
+  bool failed;
+  luaL_openlibs(other);
+  failed = luaL_dostring(other, chunk);
+  lua_pushstring(L, failed ? lua_tostring(other, -1) : NULL);
+  lua_close(other);
+  return failed ? lua_error(L) : 0;
+}
+
 /* eventfd(initial [, nonblocking]) -> descriptor */
 static int eventfd_lua(lua_State *L)
 {
@@ -331,6 +474,9 @@ static const luaL_Reg functions[] = {
     {"fork", fork_lua},
     {"wait", wait_lua},
     {"exit", exit_lua},
+    {"children", children},
+    {"ignore_signal", ignore_signal},
+    {"disposition", disposition},
     {"kill", kill_lua},
     {"getpid", getpid_lua},
     {"cpu", cpu},
@@ -340,11 +486,16 @@ static const luaL_Reg functions[] = {
     {"write", write_lua},
     {"pollout", pollout},
     {"refuse_rings", refuse_rings},
+    {"refuse_threads", refuse_threads},
     {"limit_fds", limit_fds},
+    {"terminal", terminal},
+    {"resize", resize},
+    {"read", read_lua},
     {"fail_allocation", fail_allocation},
     {"epoll", epoll},
     {"pool_head", pool_head},
     {"in_thread", in_thread},
+    {"in_state", in_state},
     {"eventfd", eventfd_lua},
     {"signal_eventfd", signal_eventfd},
     {"timerfd", timerfd_lua},

@@ -1,0 +1,513 @@
+/* uring.readline: GNU readline through its callback interface.
+**
+** Readline never waits here.  The prompt polls the terminal on its ring, and
+** what has come is read at once and fed to readline byte by byte.  So all that
+** is typed ahead stays in this file's buffer, where the prompt knows of it.
+** A bracketed paste is collected here and inserted when it is whole: readline
+** itself would wait for its end.
+**
+** The library is looked for when the module is loaded, and the module fails to
+** load where there is none.  Nothing is linked to it, and its headers are not
+** needed; where they are, the compiler compares.
+*/
+#include <dlfcn.h>
+#include <errno.h>
+#include <lauxlib.h>
+#include <lua.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef void line_function(char *);
+typedef int getc_function(FILE *);
+typedef int hook_function(void);
+typedef char **completion_function(const char *, int, int);
+
+/* What is used of the library: result, name, parameters; type, name. */
+#define FUNCTIONS(X)                                                          \
+  X(void, rl_callback_handler_install, (const char *, line_function *))       \
+  X(void, rl_callback_handler_remove, (void))                                 \
+  X(void, rl_callback_read_char, (void))                                      \
+  X(int, rl_clear_visible_line, (void))                                       \
+  X(int, rl_forced_update_display, (void))                                    \
+  X(int, rl_initialize, (void))                                               \
+  X(int, rl_insert_text, (const char *))                                      \
+  X(void, rl_prep_terminal, (int))                                            \
+  X(void, rl_redisplay, (void))                                               \
+  X(void, rl_resize_terminal, (void))                                         \
+  X(int, rl_variable_bind, (const char *, const char *))                      \
+  X(void, add_history, (const char *))
+
+#define VARIABLES(X)                                                          \
+  X(const char *, rl_readline_name)                                           \
+  X(char *, rl_line_buffer)                                                   \
+  X(int, rl_end)                                                              \
+  X(int, rl_catch_signals)                                                    \
+  X(int, rl_catch_sigwinch)                                                   \
+  X(int, rl_change_environment)                                               \
+  X(int, rl_completion_query_items)                                           \
+  X(int, rl_completion_append_character)                                      \
+  X(int, rl_attempted_completion_over)                                        \
+  X(const char *, rl_completer_word_break_characters)                         \
+  X(getc_function *, rl_getc_function)                                        \
+  X(hook_function *, rl_input_available_hook)                                 \
+  X(completion_function *, rl_attempted_completion_function)
+
+#define FUNCTION_POINTER(result, name, parameters) result(*name) parameters;
+#define VARIABLE_POINTER(type, name)               __typeof__(type) *name;
+
+static struct {
+  FUNCTIONS(FUNCTION_POINTER)
+  VARIABLES(VARIABLE_POINTER)
+} lib;
+
+#if __has_include(<readline/readline.h>) && __has_include(<readline/history.h>)
+#include <readline/history.h>
+#include <readline/readline.h>
+#define SAME(name)                                                            \
+  _Static_assert(__builtin_types_compatible_p(__typeof__(lib.name),           \
+                                              __typeof__(&(name))),           \
+                 "readline has another " #name);
+#define SAME_FUNCTION(result, name, parameters) SAME(name)
+#define SAME_VARIABLE(type, name)               SAME(name)
+FUNCTIONS(SAME_FUNCTION)
+VARIABLES(SAME_VARIABLE)
+#endif
+
+#define PASTE_BEGINS "\033[200~"
+#define PASTE_ENDS   "\033[201~"
+#define MARK         (sizeof PASTE_BEGINS - 1)
+
+/* A paste that is longer is cut. */
+#define PASTE_MAX (16u << 20)
+
+/* What readline is told where it asks for more than there is: Ctrl-G, which
+** ends what it was in the middle of. */
+#define GIVE_UP 7
+
+static struct {
+  bool ready;      /* the library has been set up */
+  bool installed;  /* the prompt is there, and the terminal readline's */
+  bool hidden;     /* its line has been taken off the screen for a while */
+  bool ended;      /* Ctrl-D */
+  char *line;      /* that was entered, or NULL */
+  lua_State *L;    /* during feed */
+  int complete;    /* reference of the function that completes */
+  bool failed;     /* it could not be read, or it is closed */
+  size_t at, size; /* of what has been read and not fed */
+  char input[4096];
+  char *paste; /* being collected, or NULL */
+  size_t paste_size, paste_room;
+} prompt = {.complete = LUA_NOREF};
+
+/*
+** The library
+*/
+
+static const char *load_library(void)
+{
+  static const char *const names[] = {"libreadline.so.8", "libreadline.so.7",
+                                      "libreadline.so"};
+  void *handle = NULL;
+  for (size_t i = 0; i < sizeof names / sizeof *names && handle == NULL; i++)
+    handle = dlopen(names[i], RTLD_NOW | RTLD_GLOBAL);
+  if (handle == NULL)
+    return dlerror();
+#define FIND(name)                                                            \
+  *(void **)&lib.name = dlsym(handle, #name);                                 \
+  if (lib.name == NULL)                                                       \
+    return "there is no " #name " in it";
+#define FIND_FUNCTION(result, name, parameters) FIND(name)
+#define FIND_VARIABLE(type, name)               FIND(name)
+  FUNCTIONS(FIND_FUNCTION)
+  VARIABLES(FIND_VARIABLE)
+  return NULL;
+}
+
+static void on_line(char *line)
+{
+  prompt.ended = line == NULL;
+  prompt.line = line;
+  lib.rl_callback_handler_remove();
+  prompt.installed = false;
+}
+
+/* Reads what is there, without waiting longer than that. */
+static void read_input(int milliseconds)
+{
+  struct pollfd p = {STDIN_FILENO, POLLIN, 0};
+  ssize_t n;
+  if (prompt.at > 0) {
+    memmove(prompt.input, prompt.input + prompt.at, prompt.size - prompt.at);
+    prompt.size -= prompt.at;
+    prompt.at = 0;
+  }
+  if (prompt.size == sizeof prompt.input || poll(&p, 1, milliseconds) <= 0)
+    return;
+  n = read(STDIN_FILENO, prompt.input + prompt.size,
+           sizeof prompt.input - prompt.size);
+  if (n > 0)
+    prompt.size += (size_t)n;
+  else if (n == 0 || (errno != EINTR && errno != EAGAIN))
+    prompt.failed = true;
+}
+
+static int next_byte(FILE *file)
+{
+  (void)file;
+  if (prompt.at == prompt.size)
+    read_input(100);
+  return prompt.at < prompt.size ? (unsigned char)prompt.input[prompt.at++]
+                                 : GIVE_UP;
+}
+
+static int is_available(void)
+{
+  return prompt.at < prompt.size;
+}
+
+/*
+** Completion
+*/
+
+/* How much the candidates have in common. */
+static size_t common(char *const *words)
+{
+  size_t n = strlen(words[0]);
+  for (size_t i = 1; words[i] != NULL; i++) {
+    size_t same = 0;
+    while (same < n && words[i][same] == words[0][same])
+      same++;
+    n = same;
+  }
+  return n;
+}
+
+/* The list on the top as readline has it: what they have in common, then the
+** candidates, if there are several; all of it from malloc.  NULL: no memory,
+** or no candidates. */
+static char **matches(lua_State *L)
+{
+  size_t n = lua_rawlen(L, -1), kept = 0;
+  char **list = n > 0 ? calloc(n + 2, sizeof *list) : NULL;
+  if (list == NULL)
+    return NULL;
+  for (size_t i = 1; i <= n; i++) {
+    lua_rawgeti(L, -1, (lua_Integer)i);
+    if (lua_type(L, -1) == LUA_TSTRING &&
+        (list[kept + 1] = strdup(lua_tostring(L, -1))) != NULL)
+      kept++;
+    lua_pop(L, 1);
+  }
+  if (kept > 0)
+    list[0] = strndup(list[1], common(list + 1));
+  if (kept == 1) {
+    free(list[1]);
+    list[1] = NULL;
+  }
+  if (list[0] != NULL)
+    return list;
+  for (size_t i = 1; i <= kept; i++)
+    free(list[i]);
+  free(list);
+  return NULL;
+}
+
+/* complete(line up to here, where the word begins) -> candidates, what to put
+** behind the only one | nil: they are names of files */
+static char **complete(const char *text, int start, int end)
+{
+  lua_State *L = prompt.L;
+  int top = lua_gettop(L);
+  char **list = NULL;
+  (void)text;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, prompt.complete);
+  lua_pushlstring(L, *lib.rl_line_buffer, (size_t)end);
+  lua_pushinteger(L, start + 1);
+  *lib.rl_attempted_completion_over = 1;
+  *lib.rl_completion_append_character = 0;
+  if (lua_pcall(L, 2, 2, 0) == LUA_OK) {
+    if (lua_isnil(L, top + 1))
+      *lib.rl_attempted_completion_over = 0;
+    if (lua_isstring(L, top + 2))
+      *lib.rl_completion_append_character =
+          (unsigned char)*lua_tostring(L, top + 2);
+    if (lua_istable(L, top + 1)) {
+      lua_settop(L, top + 1);
+      list = matches(L);
+    }
+  }
+  lua_settop(L, top);
+  return list;
+}
+
+/*
+** Pastes
+*/
+
+/* Does what has come and was not fed begin with the mark?  *partly: it may
+** yet. */
+static bool begins_with(const char *mark, bool *partly)
+{
+  size_t have = prompt.size - prompt.at;
+  size_t n = have < MARK ? have : MARK;
+  bool same = n > 0 && memcmp(prompt.input + prompt.at, mark, n) == 0;
+  *partly = same && n < MARK;
+  return same && n == MARK;
+}
+
+static bool make_room(void)
+{
+  size_t room = prompt.paste_room ? prompt.paste_room * 2 : 4096;
+  char *bigger;
+  if (prompt.paste_size + 1 < prompt.paste_room)
+    return true;
+  if (room > PASTE_MAX)
+    return false;
+  bigger = realloc(prompt.paste, room);
+  if (bigger == NULL)
+    return false;
+  prompt.paste = bigger;
+  prompt.paste_room = room;
+  return true;
+}
+
+/* Takes one byte of a paste.  Terminals send the ends of lines as carriage
+** returns; other control characters are no part of any text. */
+static void paste_byte(char c)
+{
+  if (c == '\r')
+    c = '\n';
+  if (((unsigned char)c >= ' ' && c != 127) || c == '\n' || c == '\t')
+    if (make_room())
+      prompt.paste[prompt.paste_size++] = c;
+}
+
+static void end_paste(void)
+{
+  prompt.paste[prompt.paste_size] = '\0';
+  lib.rl_insert_text(prompt.paste);
+  free(prompt.paste);
+  prompt.paste = NULL;
+  prompt.paste_size = prompt.paste_room = 0;
+  lib.rl_redisplay();
+}
+
+/* Takes what has come of a paste.  False: more has to come. */
+static bool take_paste(void)
+{
+  bool partly;
+  while (prompt.at < prompt.size) {
+    if (begins_with(PASTE_ENDS, &partly)) {
+      prompt.at += MARK;
+      end_paste();
+      return true;
+    }
+    if (partly)
+      return false;
+    paste_byte(prompt.input[prompt.at++]);
+  }
+  return false;
+}
+
+/* Feeds a byte, or takes a paste.  False: more has to come. */
+static bool feed_once(void)
+{
+  bool partly;
+  if (prompt.paste != NULL)
+    return take_paste();
+  if (prompt.at == prompt.size)
+    return false;
+  if (begins_with(PASTE_BEGINS, &partly) && make_room()) {
+    prompt.at += MARK;
+    return true;
+  }
+  if (partly)
+    return false;
+  lib.rl_callback_read_char();
+  return true;
+}
+
+/*
+** The module
+*/
+
+static void set_up(void)
+{
+  *lib.rl_readline_name = "uring";
+  *lib.rl_catch_signals = 0;
+  *lib.rl_catch_sigwinch = 0;
+  *lib.rl_change_environment = 0;
+  *lib.rl_getc_function = next_byte;
+  *lib.rl_input_available_hook = is_available;
+  *lib.rl_attempted_completion_function = complete;
+  *lib.rl_completer_word_break_characters = " \t\n\"'><=;:+-*/%^~#{}()[].,&|";
+  lib.rl_initialize();
+  /* neither question nor pager: both would wait for keys */
+  *lib.rl_completion_query_items = -1;
+  lib.rl_variable_bind("page-completions", "off");
+  prompt.ready = true;
+}
+
+/* open(prompt, complete): shows the prompt; the terminal is readline's until
+** a line is entered */
+static int readline_open(lua_State *L)
+{
+  const char *text = luaL_checkstring(L, 1);
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  if (!prompt.ready)
+    set_up();
+  lua_settop(L, 2);
+  luaL_unref(L, LUA_REGISTRYINDEX, prompt.complete);
+  prompt.complete = luaL_ref(L, LUA_REGISTRYINDEX);
+  prompt.installed = true;
+  prompt.hidden = false;
+  lib.rl_callback_handler_install(text, on_line);
+  return 0;
+}
+
+static void show(void)
+{
+  if (prompt.installed && prompt.hidden) {
+    prompt.hidden = false;
+    lib.rl_forced_update_display();
+    fflush(stdout);
+  }
+}
+
+/* Pushes the line that was entered. */
+static int push_line(lua_State *L)
+{
+  lua_pushstring(L, prompt.line);
+  free(prompt.line);
+  prompt.line = NULL;
+  return 1;
+}
+
+/* feed([more]) -> a line that was entered | false: the end | nil: more has to
+** come.  Reads what the terminal has, if `more` */
+static int readline_feed(lua_State *L)
+{
+  if (lua_toboolean(L, 1))
+    read_input(0);
+  show();
+  prompt.L = L;
+  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  while (prompt.installed && feed_once())
+    ;
+  if (prompt.line != NULL)
+    return push_line(L);
+  if (prompt.ended || prompt.failed) {
+    prompt.ended = false;
+    lua_pushboolean(L, 0);
+    return 1;
+  }
+  lua_pushnil(L);
+  return 1;
+}
+
+/* hide() -> was it there?  Takes the line off the screen: somebody is about to
+** write */
+static int readline_hide(lua_State *L)
+{
+  bool shown = prompt.installed && !prompt.hidden;
+  if (shown) {
+    lib.rl_clear_visible_line();
+    fflush(stdout);
+    prompt.hidden = true;
+  }
+  lua_pushboolean(L, shown);
+  return 1;
+}
+
+static int readline_show(lua_State *L)
+{
+  (void)L;
+  show();
+  return 0;
+}
+
+/* resize(): the window has another size */
+static int readline_resize(lua_State *L)
+{
+  (void)L;
+  if (prompt.installed) {
+    lib.rl_resize_terminal();
+    fflush(stdout);
+  }
+  return 0;
+}
+
+/* resume(): the process was stopped, and others have had the terminal */
+static int readline_resume(lua_State *L)
+{
+  (void)L;
+  if (prompt.installed) {
+    lib.rl_prep_terminal(1);
+    prompt.hidden = true;
+    show();
+  }
+  return 0;
+}
+
+static void leave(void)
+{
+  if (prompt.installed)
+    lib.rl_callback_handler_remove();
+  prompt.installed = false;
+  free(prompt.paste);
+  prompt.paste = NULL;
+  prompt.paste_size = prompt.paste_room = 0;
+}
+
+/* close([drop]): the terminal is as it was before.  What was typed ahead is
+** dropped, too, if `drop` */
+static int readline_close(lua_State *L)
+{
+  leave();
+  if (lua_toboolean(L, 1))
+    prompt.at = prompt.size = 0;
+  return 0;
+}
+
+/* remember(line): for the arrow keys */
+static int readline_remember(lua_State *L)
+{
+  if (!prompt.ready)
+    set_up();
+  lib.add_history(luaL_checkstring(L, 1));
+  return 0;
+}
+
+static const luaL_Reg functions[] = {
+    {"open", readline_open},
+    {"feed", readline_feed},
+    {"hide", readline_hide},
+    {"show", readline_show},
+    {"resize", readline_resize},
+    {"resume", readline_resume},
+    {"remember", readline_remember},
+    {"close", readline_close},
+    {NULL, NULL},
+};
+
+/* Whichever way the process ends by itself, the terminal is as it was. */
+__attribute__((destructor)) static void restore(void)
+{
+  leave();
+}
+
+__attribute__((visibility("default"))) int
+luaopen_uring_readline(lua_State *L);
+
+int luaopen_uring_readline(lua_State *L)
+{
+  const char *why = load_library();
+  if (why != NULL)
+    return luaL_error(L, "GNU readline cannot be used: %s", why);
+  luaL_newlib(L, functions);
+  return 1;
+}

@@ -1,0 +1,143 @@
+--- Serving: a task for each connection.
+--
+-- The tasks of one call of `serve` are in a scope of its own, which tells of
+-- failures and goes on.  So whatever a handler starts is contained, and serve
+-- returns when all of it has ended.
+
+local core = require "uring.core"
+local options = require "uring.options"
+local scope = require "uring.scope"
+
+local cancelled = core.cancelled
+
+local known = { max = "integer", on_error = "function" }
+
+local Server = { __name = "uring.server" }
+
+-- A connection has ended: there is room for another, and maybe a descriptor.
+function Server:__close(err)
+  self.running = self.running - 1
+  if err == cancelled then
+    self.cancelled = self.cancelled + 1
+  end
+  self.timer:set(0)
+end
+
+-- The task of a connection.
+local function attend(self, connection)
+  local _ <close> = self
+  local stream <close> = connection
+  self.connections[connection] = nil
+  self.handler(stream)
+end
+
+local function complain(err, traceback)
+  io.stderr:write("uring: error in a connection: ", tostring(err), "\n", traceback and traceback .. "\n" or "")
+end
+
+local function wait(self, seconds)
+  self.timer:after(seconds)
+  self.timer:wait()
+end
+
+local function wait_for_room(self)
+  while self.max and self.running >= self.max and self.listener.descriptor do
+    self.timer:set(nil)
+    self.timer:wait()
+  end
+end
+
+-- Accepts until that fails for good.
+local function run(connections, self, next_connection)
+  self.scope = connections
+  connections:report_to(self.on_error)
+  local function pause(seconds)
+    wait(self, seconds)
+  end
+  local function tell(message)
+    pcall(self.on_error, message)
+  end
+  local connection, message, errno
+  repeat
+    wait_for_room(self)
+    connection, message, errno = next_connection(self.listener, self.max ~= nil, pause, tell)
+    if connection then
+      self.connections[connection] = true
+      connections:spawn(attend, self, connection)
+      self.running = self.running + 1
+    end
+  until not connection
+  if message == "closed" then
+    return true
+  end
+  return nil, message, errno
+end
+
+-- Every task has ended.  Those that were cancelled before they first ran have
+-- closed nothing.
+local function leave(self)
+  self.listener.servers[self] = nil
+  for connection in pairs(self.connections) do
+    self.cancelled = self.cancelled + 1
+    connection:close()
+  end
+  self.ended:set(0)
+end
+
+local M = {}
+
+--- See `serve` of listeners.
+function M.serve(listener, handler, given, next_connection)
+  if type(handler) ~= "function" then
+    error(("bad argument #1 to 'serve' (function expected, got %s)"):format(type(handler)), 3)
+  end
+  if given ~= nil and type(given) ~= "table" then
+    error(("bad argument #2 to 'serve' (table expected, got %s)"):format(type(given)), 3)
+  end
+  given = options.check("serve", given or {}, known, 4)
+  if given.max and given.max < 1 then
+    error(("option 'max' of serve is %d, not 1 or more"):format(given.max), 3)
+  end
+  local self = setmetatable({
+    listener = listener;
+    handler = handler;
+    max = given.max;
+    on_error = given.on_error or complain;
+    running = 0;           -- connections
+    cancelled = 0;         -- those that were
+    connections = {};      -- whose task has not run yet
+    timer = core.timer();  -- what the accepting task waits for besides
+    ended = core.timer();  -- when there is nobody left
+    scope = nil;
+  }, Server)
+  listener.servers[self] = true
+  local _ <close> = setmetatable({}, { __close = function() core.shield(leave, self) end })
+  return scope.scope(run, self, next_connection)
+end
+
+--- The listener was closed: who waits for room looks again.
+function M.wake(listener)
+  for self in pairs(listener.servers) do
+    self.timer:set(0)
+  end
+end
+
+--- Waits until nobody is served any more; after so many seconds those that are
+-- left are cancelled.
+-- @treturn int how many were cancelled
+function M.finish(listener, seconds)
+  local list, count = {}, 0
+  for self in pairs(listener.servers) do
+    list[#list + 1] = self
+    if seconds and self.scope then -- without a scope it has not begun
+      self.scope:deadline(seconds)
+    end
+  end
+  for _, self in ipairs(list) do
+    self.ended:wait()
+    count = count + self.cancelled
+  end
+  return count
+end
+
+return M
