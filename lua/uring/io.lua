@@ -136,12 +136,7 @@ function M.close(...)
   return x:close()
 end
 
---- Reads from the default input: as `io.input():read(...)`.
--- @function read
 M.read = core.default_read
-
---- Writes to the default output: as `io.output():write(...)`.
--- @function write
 M.write = core.default_write
 
 --- Writes what the default output holds back.
