@@ -247,6 +247,9 @@ int luaopen_uring_core(lua_State *L)
   coroutine_register(L, core);
   timer_register(L, core);
   worker_register(L, core);
+  directory_register(L, core);
+  copy_register(L, core);
+  path_call_register(L, core);
   resolve_register(L, core);
   signals_register(L);
   child_register(L);

@@ -42,10 +42,10 @@ static inline bool stream_is_idle(const struct stream *s, unsigned lane)
 /* A call in the lane begins, with so many values on the stack. */
 void stream_begin(struct stream *s, unsigned lane, int top);
 
-/* A slot and an SQE for an operation on the stream, to be filled in and
-** handed over; NULL: out of memory. */
-struct event *stream_event(lua_State *L, struct stream *s, struct ring *r,
-                           uint8_t opcode, struct io_uring_sqe *sqe);
+/* A slot and an SQE for an operation on a descriptor, to be filled in and
+** queued; NULL: out of memory.  Raises only where there is no free event. */
+struct event *stream_event(lua_State *L, struct ring *r, uint8_t opcode,
+                           int fd, struct io_uring_sqe *sqe);
 
 /* The operations by which calls are carried out. */
 struct event *stream_receive(lua_State *L, struct stream *s, struct ring *r,

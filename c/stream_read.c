@@ -413,8 +413,7 @@ static int stream_read_until(lua_State *L)
   if (size == 0)
     stream_bad_argument(L, 1, "read_until",
                         "a string that is not empty expected");
-  most = s->limits.line < LUA_MAXINTEGER ? (lua_Integer)s->limits.line
-                                         : LUA_MAXINTEGER;
+  most = s->limits.line < UNLIMITED ? s->limits.line : LUA_MAXINTEGER;
   most = check_positive(L, 3, "read_until", most);
   lua_settop(L, 2);
   lua_pushinteger(L, most);

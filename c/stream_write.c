@@ -134,14 +134,14 @@ static bool append(struct stream *s, const char *bytes, size_t size,
   if (s->place == NULL)
     unwritten_join(s);
   memcpy(out->block->data + out->last, bytes, size);
-  out->last += size;
+  out->last += (unsigned)size;
   return true;
 }
 
 /* Copies all the arguments; false: out of memory, and none is. */
 static bool absorb(lua_State *L, struct stream *s, size_t room)
 {
-  const size_t before = s->out.last;
+  const unsigned before = s->out.last;
   for (int i = 2; i <= s->last; i++) {
     const char *text;
     size_t size = stream_argument(L, s, i, &text);

@@ -113,6 +113,7 @@ build = {
         "c/io.c",
         "c/locals.c",
         "c/loop.c",
+        "c/mapped.c",
         "c/message.c",
         "c/multishot.c",
         "c/near.c",

@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <termios.h>
 #include <unistd.h>
 
 typedef void line_function(char *);
@@ -352,6 +353,18 @@ static void set_up(void)
   prompt.ready = true;
 }
 
+/* A paste of just any bytes shall not end the process: while the terminal is
+** readline's, Ctrl-\ is a key like others.  Readline gives back what it found.
+*/
+static void disable_quit(void)
+{
+  struct termios t;
+  if (tcgetattr(STDIN_FILENO, &t) < 0)
+    return;
+  t.c_cc[VQUIT] = _POSIX_VDISABLE;
+  tcsetattr(STDIN_FILENO, TCSANOW, &t);
+}
+
 /* open(prompt, complete): shows the prompt; the terminal is readline's until
 ** a line is entered */
 static int readline_open(lua_State *L)
@@ -366,6 +379,7 @@ static int readline_open(lua_State *L)
   prompt.installed = true;
   prompt.hidden = false;
   lib.rl_callback_handler_install(text, on_line);
+  disable_quit();
   return 0;
 }
 
@@ -447,6 +461,7 @@ static int readline_resume(lua_State *L)
   (void)L;
   if (prompt.installed) {
     lib.rl_prep_terminal(1);
+    disable_quit();
     prompt.hidden = true;
     show();
   }

@@ -25,7 +25,9 @@ end
 
 -- As the interpreter has it: what is no string has no traceback.
 local function message_of(err)
-  if type(err) == "string" then
+  if type(err) == "number" then
+    return tostring(err)
+  elseif type(err) == "string" then
     return (err:gsub("\ntask traceback:", "\nstack traceback:", 1))
   end
   local meta = getmetatable(err)
@@ -118,13 +120,21 @@ local actions = {}
 
 function actions.e(chunk)
   _G.uring = _G.uring or require "uring"
-  assert(load(chunk, "=(command line)", "t"))()
+  local fn, message = load(chunk, "=(command line)", "t")
+  if not fn then
+    error(message, 0)
+  end
+  fn()
 end
 
 function actions.l(library)
   local name, module = library:match "^([^=]*)=(.*)$"
   name, module = name or library, module or library
-  _G[name] = require(module)
+  local ok, result = pcall(require, module)
+  if not ok then
+    error(result, 0)
+  end
+  _G[name] = result
 end
 
 function actions.W()

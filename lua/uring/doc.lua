@@ -244,14 +244,15 @@ local function class_name(type_name)
 end
 
 -- Objects that the library keeps to itself.
-local internal = {
-  ["uring.descriptor"] = true, ["uring.gathering"] = true, ["uring.options"] = true,
-  ["uring.custom"] = true, ["uring.reader"] = true, ["uring.server"] = true, ["uring.sqe"] = true,
-}
+local internal = {}
+for name in ("child custom descriptor gathering job options reader server signal_watch sqe"):gmatch "[%w_]+" do
+  internal["uring." .. name] = true
+end
 
 -- Methods that it keeps to itself.
 local internal_methods = {
   ["Scope:join"] = true, ["Scope:leave"] = true, ["Scope:race"] = true, ["Scope:winner"] = true,
+  ["Scope:report_to"] = true,
 }
 
 -- Tables of values, not of functions to document one by one.

@@ -155,14 +155,18 @@ local function kind_of(self)
   return (core.stream_kind(self))
 end
 
+local function is_open(self)
+  local _, open = core.stream_kind(self)
+  return open
+end
+
 -- Waits until the descriptor can be read or written.
 local function poll(self, event)
   check_open(self)
   polling[self] = (polling[self] or 0) + 1
   local events, message, errno = op.poll_add(self:fd(), event)
   polling[self] = polling[self] > 1 and polling[self] - 1 or nil
-  local _, is_open = core.stream_kind(self)
-  if not is_open and not events then
+  if not is_open(self) and not events then
     return nil, "closed", core.errno.ECANCELED
   elseif not events then
     return failed(self, message, errno)
@@ -172,6 +176,7 @@ end
 
 return {
   is_stream = is_stream;
+  is_open = is_open;
   kind = kind_of;
   in_hand = core.stream_in_hand;
   poll = poll;

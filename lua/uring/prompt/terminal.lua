@@ -90,8 +90,8 @@ end
 
 function Plain:show()
   if self.prompt and self.poll and not self.shown then
-    self.shown = true
     write_prompt(self)
+    self.shown = true
   end
 end
 
