@@ -126,6 +126,36 @@ describe("out of memory", function()
     end
   end
 
+  sweeps("files of uring.io", [[
+    local io = uring.io
+    local f <close> = assert(io.open(path, "w+"))
+    assert(f:write("one\n", 2, " ", 0.5, "\n"))
+    assert(f:seek("set") == 0)
+    local line, n, x = f:read("L", "n", "n")
+    assert(line == "one\n" and n == 2 and x == 0.5)
+    assert(f:pwrite("ONE", 0) == f and f:pread(3, 0) == "ONE" and f:stat().size == 10)
+    assert(f:truncate(4) == f and f:sync() == f)
+    for l in io.lines(path) do
+      assert(l == "ONE")
+    end
+    io.output(path)
+    assert(io.write "out")
+    assert(io.close())
+    assert(io.input(path):read "a" == "out")
+    io.input():close()
+    local t <close> = assert(io.tmpfile())
+    assert(t:write "x")
+  ]], "uring.io.input(uring.io.stdin) uring.io.output(uring.io.stdout)")
+
+  sweeps("commands of uring.io", [[
+    local f <close> = assert(uring.io.popen "echo hello")
+    assert(f:read() == "hello")
+    assert(f:close())
+    local g <close> = assert(uring.io.popen("read line; test \"$line\" = hello", "w"))
+    assert(g:write "hello\n")
+    assert(g:close())
+  ]])
+
   sweeps("buffers", [[
     local b <close> = uring.buffer(5000)
     local s = b:slice(1001, 2000)
