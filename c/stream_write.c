@@ -75,11 +75,8 @@ static void replace_number(lua_State *L, int index)
 /* A Buffer that the program cannot close, of the same bytes. */
 static void keep_buffer(lua_State *L, int index, const struct buffer *b)
 {
-  struct buffer *slice;
-  buffer_read_access(L, b);
-  slice = buffer_push_closed(L);
-  if (b->block == NULL) /* a finaliser has */
-    luaL_error(L, "attempt to use a closed buffer");
+  struct buffer *slice = buffer_push_closed(L);
+  buffer_read_access(L, b); /* a finaliser may have closed it */
   slice->block = b->block;
   slice->block->refs++;
   slice->offset = b->offset;

@@ -571,10 +571,10 @@
 
 --- Reads as `file:read` does.
 -- @function Stream:read
--- @param ... formats: "l" (a line, also without a format), "L" (with its newline), "n" (a number), "a" (everything up to
---   the end), a number of bytes
--- @return one result a format, up to the first that is nil, as all are at the end; nil, message, errno (EMSGSIZE where a
---   line or "a" is past its limit)
+-- @param ... formats: "l" (a line, also without a format), "L" (with its newline), "n" (a number), "a" (everything up
+--   to the end), a number of bytes
+-- @return one result a format, up to the first that is nil, as all are at the end; nil, message, errno (EMSGSIZE
+--   where a line or "a" is past its limit)
 
 --- Iterates over lines, or over what the formats ask for.
 -- @function Stream:lines
