@@ -233,7 +233,8 @@ static char **complete(const char *text, int start, int end)
     if (lua_isnil(L, top + 1))
       *lib.rl_attempted_completion_over = 0;
     if (lua_isstring(L, top + 2))
-      *lib.rl_completion_append_character = *lua_tostring(L, top + 2);
+      *lib.rl_completion_append_character =
+          (unsigned char)*lua_tostring(L, top + 2);
     if (lua_istable(L, top + 1)) {
       lua_settop(L, top + 1);
       list = matches(L);

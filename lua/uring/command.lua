@@ -12,6 +12,8 @@ Available options are:
   -v        show version information (also --version)
   -W        turn warnings on
   --help    show this
+  --types   print type stubs for LuaLS
+  --reference  print the reference, in Markdown
   --        stop handling options
   -         stop handling options and execute stdin
 Scripts and strings run as a task: they can await. Without any, and on a terminal, there is a prompt.
@@ -55,10 +57,12 @@ local function parse_option(options, args, i)
   local letter, value = word:match "^%-(%a)(.*)$"
   if word == "--help" or word == "--version" then
     options[word:sub(3)] = true
+  elseif word == "--types" or word == "--reference" then
+    options.generate = word == "--types" and "uring.doc.types" or "uring.doc.markdown"
   elseif word == "-i" then
     options.interactive = true
   elseif word == "-v" then
-    options.version, options.shown = true, true
+    options.version = true
   elseif word == "-W" then
     add_action(options, "W")
   elseif takes_value[letter] then
@@ -170,6 +174,8 @@ end
 local function show(options)
   if options.help then
     io.stdout:write(usage)
+  elseif options.generate then
+    io.stdout:write(require(options.generate).text(require "uring"))
   elseif options.version then
     print(version())
   end
@@ -186,7 +192,7 @@ function M.main(args)
   end
   show(options)
   local idle = not options.script and #options.actions == 0
-  if options.help or (idle and options.version and not options.interactive) then
+  if options.help or options.generate or (idle and options.version and not options.interactive) then
     return true
   end
   local isatty = require "uring.core".isatty

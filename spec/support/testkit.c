@@ -190,11 +190,13 @@ static int close_lua(lua_State *L)
   return 0;
 }
 
-/* limit_fds(n): this process has at most n descriptors from now on */
+/* limit_fds(n): this process has at most n descriptors from now on, until the
+** next call */
 static int limit_fds(lua_State *L)
 {
-  rlim_t n = (rlim_t)luaL_checkinteger(L, 1);
-  struct rlimit limit = {n, n};
+  struct rlimit limit;
+  getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = (rlim_t)luaL_checkinteger(L, 1);
   if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
     return luaL_error(L, "setrlimit: %s", strerror(errno));
   return 0;

@@ -72,8 +72,9 @@ function M.words(text)
       if not at then
         return nil
       end
-      local start, word, kind = at, nil, nil
-      word, kind, at = word_at(text, at)
+      local start = at
+      local word, kind, behind = word_at(text, at)
+      at = behind
       if word then
         return word, kind, start, at - 1
       end

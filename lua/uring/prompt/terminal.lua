@@ -97,11 +97,11 @@ end
 
 Plain.interrupt = interrupt
 
-function Plain:resize() end
+function Plain.resize() end
 
 Plain.resume = Plain.show
 
-function Plain:remember() end
+function Plain.remember() end
 
 function Plain:close()
   self.shown = false
