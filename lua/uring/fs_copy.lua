@@ -16,7 +16,7 @@ local M = {}
 local EXCLUSIVE, PRESERVE, FOLLOW = 1, 2, 4 -- c/copy_file.h
 local FILES = 64        -- of a directory that one job copies
 local IN_FLIGHT = 8     -- jobs, unless told otherwise
-local ATTEMPTS = 12     -- of one job that alone finds no descriptor, and then
+local ATTEMPTS = 10     -- of one job that alone finds no descriptor, and then
 local FIRST_PAUSE = 0.001 -- seconds before the first is repeated, doubled each time
 
 local known = {
