@@ -286,7 +286,9 @@ describe("copying", function()
           end
           uring.sleep(step * 0.00004)
           task:cancel()
-          cancelled = cancelled + (pcall(task.await, task) and 0 or 1)
+          local ended, err = pcall(task.await, task)
+          cancelled = cancelled + (ended and 0 or 1)
+          assert(ended or err == uring.cancelled, err)
         end)
         assert.are.equal(0, uring.stats().jobs)
         if fs.exists(p "to") then

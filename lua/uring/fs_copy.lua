@@ -27,16 +27,17 @@ local known = {
 local Copy = {}
 Copy.__index = Copy
 
--- Jobs change what others see: they are stopped and waited for, whatever
--- happens.
+-- Jobs change what others see: they are stopped and waited for, whatever happens.
+-- Of the first the result may have been taken already.
 function Copy.__close(self)
   for i = self.first, self.last do
     self.running[i].job:stop()
   end
   core.shield(function()
     for i = self.first, self.last do
-      local part = self.running[i].job:await()
-      if type(part) == "userdata" then
+      local job = self.running[i].job
+      local ok, part = pcall(job.await, job)
+      if ok and type(part) == "userdata" then
         part:close()
       end
     end
@@ -224,9 +225,10 @@ end
 local function fill(self)
   while #self.waiting > 0 and self.last - self.first + 1 < self.limit do
     local item = table.remove(self.waiting)
+    item.job = false -- its place is there before the job is
+    self.running[self.last + 1] = item
     item.job = begin[item.kind](self, item)
     self.last = self.last + 1
-    self.running[self.last] = item
   end
 end
 
