@@ -97,6 +97,7 @@ pkgs_base     := gcc libc6-dev make pkg-config liburing-dev lua5.4 \
 pkgs_lint     := lua-check clang-format clang-tidy cppcheck
 pkgs_valgrind := valgrind
 pkgs_rock     := luarocks
+pkgs_doc      := lua-ldoc
 pkgs_bench    := lua-luv lua-cqueues fio
 
 # A goal needs the base and its own set; `make deps` alone takes them all,
@@ -228,10 +229,13 @@ $(asan_lua): Makefile | deps
 
 lint_lua := $(wildcard lua spec examples bin rockspec/*.rockspec)
 
-lint: lint-rockspec lint-lua lint-format lint-compile lint-cppcheck lint-tidy
+lint: lint-rockspec lint-docs lint-lua lint-format lint-compile lint-cppcheck lint-tidy
 
 lint-rockspec: deps
 	$(LUA) spec/support/check_rockspec.lua rockspec/uring-scm-1.rockspec
+
+lint-docs: deps $(built)
+	@$(in_place) $(LUA) spec/support/check_docs.lua
 
 lint-lua: deps
 	luacheck -q --no-color $(lint_lua)
@@ -258,6 +262,18 @@ lint-tidy: deps
 	  clang-tidy --quiet --warnings-as-errors='*' {} -- \
 	  -std=gnu11 $(defs) $(pkg_cflags) -include spec/support/noreturn.h
 
+# ------------------------------------------------------------ documentation
+
+# All of it from the sources' own comments.
+doc: deps $(built)
+	@mkdir -p build/doc
+	ldoc --quiet --ignore --project uring --title uring --dir build/doc/html \
+	  lua/uring
+	$(in_place) $(LUA) bin/uring --reference >build/doc/reference.md
+	$(in_place) $(LUA) bin/uring --types >build/doc/uring.d.lua
+	@echo "doc: build/doc/html/index.html, build/doc/reference.md," \
+	  "build/doc/uring.d.lua"
+
 # ----------------------------------------------------------------- install
 
 install: deps $(built)
@@ -267,6 +283,9 @@ install: deps $(built)
 	install -D -m 755 $(core) "$(LIBDIR)/uring/core.so"
 	install -D -m 755 $(readline) "$(LIBDIR)/uring/readline.so"
 	install -D -m 755 bin/uring "$(BINDIR)/uring"
+	install -d "$(DESTDIR)$(PREFIX)/share/uring/types"
+	$(in_place) $(LUA) bin/uring --types \
+	  >"$(DESTDIR)$(PREFIX)/share/uring/types/uring.d.lua"
 
 # luarocks compiles beside the sources, so it works on a copy; what it
 # installs is then used from a folder where nothing of ours is in sight.
@@ -279,16 +298,18 @@ rock: deps
 	  rockspec/uring-scm-1.rockspec; \
 	cd "$$tmp/elsewhere"; \
 	share="$$tmp/tree/share/lua/5.4"; \
-	LUA_PATH="$$share/?.lua;$$share/?/init.lua" \
-	LUA_CPATH="$$tmp/tree/lib/lua/5.4/?.so" \
+	export LUA_PATH="$$share/?.lua;$$share/?/init.lua"; \
+	export LUA_CPATH="$$tmp/tree/lib/lua/5.4/?.so"; \
 	$(LUA) -e 'local u = require "uring"; assert(u.op.nop() == 0)'; \
+	test "$$("$$tmp/tree/bin/uring" -e 'print(uring.now() > 0)')" = true; \
+	test -s "$$tmp/tree"/lib/luarocks/rocks-5.4/uring/scm-1/types/uring.d.lua; \
 	echo "rock: built, installed, loaded and used"
 
 clean:
 	rm -rf build
 
 help:
-	@echo 'make            build/uring/core.so'
+	@echo 'make            build/uring/core.so, build/uring/readline.so'
 	@echo 'make run        the guided tour; SCRIPT=x.lua ARGS="..." runs x.lua'
 	@echo 'make test       the whole suite; SPEC=file for one, ARGS for busted'
 	@echo 'make asan       the suite under AddressSanitizer and UBSan'
@@ -296,6 +317,7 @@ help:
 	@echo 'make gcstress   the suite with a full collection at every await'
 	@echo 'make bench      benchmarks beside their peers; ARGS="name ..."'
 	@echo 'make lint       luacheck, clang-format, -Werror, cppcheck, clang-tidy'
+	@echo 'make doc        build/doc: LDoc pages, a reference, type stubs'
 	@echo 'make env        for a shell: eval "$$(make -s env)"'
 	@echo 'make install    into PREFIX=$(PREFIX), under DESTDIR if set'
 	@echo 'make rock       builds and tries the rock in a temporary tree'
@@ -303,5 +325,5 @@ help:
 	@echo 'make clean      removes build/'
 
 .PHONY: all build deps run env bench test asan gcstress valgrind lint \
-  lint-rockspec lint-lua lint-format lint-compile lint-objects \
-  lint-cppcheck lint-tidy install rock clean help FORCE
+  lint-rockspec lint-docs lint-lua lint-format lint-compile lint-objects \
+  lint-cppcheck lint-tidy install rock doc clean help FORCE

@@ -25,6 +25,7 @@
 #include "errors.h"
 #include "gather.h"
 #include "interrupt.h"
+#include "io.h"
 #include "locals.h"
 #include "near.h"
 #include "op.h"
@@ -33,6 +34,7 @@
 #include "options.h"
 #include "passing.h"
 #include "path_call.h"
+#include "pool.h"
 #include "pool_object.h"
 #include "resolve.h"
 #include "ring.h"
@@ -41,11 +43,13 @@
 #include "signals.h"
 #include "sockaddr.h"
 #include "sockopt.h"
+#include "stream.h"
 #include "sync.h"
 #include "system.h"
 #include "task.h"
 #include "task_list.h"
 #include "timer.h"
+#include "unwritten.h"
 #include "worker.h"
 
 /* Registry key of the core's userdata. */
@@ -148,7 +152,10 @@ static int core_gc(lua_State *L)
     ring_free(L, core->rings);
   }
   core->home = NULL;
+  unwritten_close(core);
   children_end(core);
+  if (core->stream_pool != NULL)
+    pool_dispose(core->stream_pool);
   timer_free(core);
   if (core->epoch != NULL)
     munmap((void *)(uintptr_t)core->epoch, sizeof *core->epoch);
@@ -247,6 +254,10 @@ int luaopen_uring_core(lua_State *L)
   signals_register(L);
   child_register(L);
   child_spawn_register(L, core);
+  stream_register(L, core);
+  path_call_register(L, core);
+  unwritten_register(L, core);
+  io_register(L);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");

@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <termios.h>
 #include <unistd.h>
 
 typedef void line_function(char *);
@@ -233,7 +234,8 @@ static char **complete(const char *text, int start, int end)
     if (lua_isnil(L, top + 1))
       *lib.rl_attempted_completion_over = 0;
     if (lua_isstring(L, top + 2))
-      *lib.rl_completion_append_character = *lua_tostring(L, top + 2);
+      *lib.rl_completion_append_character =
+          (unsigned char)*lua_tostring(L, top + 2);
     if (lua_istable(L, top + 1)) {
       lua_settop(L, top + 1);
       list = matches(L);
@@ -351,6 +353,18 @@ static void set_up(void)
   prompt.ready = true;
 }
 
+/* A paste of just any bytes shall not end the process: while the terminal is
+** readline's, Ctrl-\ is a key like others.  Readline gives back what it found.
+*/
+static void disable_quit(void)
+{
+  struct termios t;
+  if (tcgetattr(STDIN_FILENO, &t) < 0)
+    return;
+  t.c_cc[VQUIT] = _POSIX_VDISABLE;
+  tcsetattr(STDIN_FILENO, TCSANOW, &t);
+}
+
 /* open(prompt, complete): shows the prompt; the terminal is readline's until
 ** a line is entered */
 static int readline_open(lua_State *L)
@@ -365,6 +379,7 @@ static int readline_open(lua_State *L)
   prompt.installed = true;
   prompt.hidden = false;
   lib.rl_callback_handler_install(text, on_line);
+  disable_quit();
   return 0;
 }
 
@@ -446,6 +461,7 @@ static int readline_resume(lua_State *L)
   (void)L;
   if (prompt.installed) {
     lib.rl_prep_terminal(1);
+    disable_quit();
     prompt.hidden = true;
     show();
   }

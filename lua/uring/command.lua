@@ -12,6 +12,8 @@ Available options are:
   -v        show version information (also --version)
   -W        turn warnings on
   --help    show this
+  --types   print type stubs for LuaLS
+  --reference  print the reference, in Markdown
   --        stop handling options
   -         stop handling options and execute stdin
 Scripts and strings run as a task: they can await. Without any, and on a terminal, there is a prompt.
@@ -23,7 +25,9 @@ end
 
 -- As the interpreter has it: what is no string has no traceback.
 local function message_of(err)
-  if type(err) == "string" then
+  if type(err) == "number" then
+    return tostring(err)
+  elseif type(err) == "string" then
     return (err:gsub("\ntask traceback:", "\nstack traceback:", 1))
   end
   local meta = getmetatable(err)
@@ -55,10 +59,12 @@ local function parse_option(options, args, i)
   local letter, value = word:match "^%-(%a)(.*)$"
   if word == "--help" or word == "--version" then
     options[word:sub(3)] = true
+  elseif word == "--types" or word == "--reference" then
+    options.generate = word == "--types" and "uring.doc.types" or "uring.doc.markdown"
   elseif word == "-i" then
     options.interactive = true
   elseif word == "-v" then
-    options.version, options.shown = true, true
+    options.version = true
   elseif word == "-W" then
     add_action(options, "W")
   elseif takes_value[letter] then
@@ -114,13 +120,21 @@ local actions = {}
 
 function actions.e(chunk)
   _G.uring = _G.uring or require "uring"
-  assert(load(chunk, "=(command line)", "t"))()
+  local fn, message = load(chunk, "=(command line)", "t")
+  if not fn then
+    error(message, 0)
+  end
+  fn()
 end
 
 function actions.l(library)
   local name, module = library:match "^([^=]*)=(.*)$"
   name, module = name or library, module or library
-  _G[name] = require(module)
+  local ok, result = pcall(require, module)
+  if not ok then
+    error(result, 0)
+  end
+  _G[name] = result
 end
 
 function actions.W()
@@ -170,6 +184,8 @@ end
 local function show(options)
   if options.help then
     io.stdout:write(usage)
+  elseif options.generate then
+    io.stdout:write(require(options.generate).text(require "uring"))
   elseif options.version then
     print(version())
   end
@@ -186,7 +202,7 @@ function M.main(args)
   end
   show(options)
   local idle = not options.script and #options.actions == 0
-  if options.help or (idle and options.version and not options.interactive) then
+  if options.help or options.generate or (idle and options.version and not options.interactive) then
     return true
   end
   local isatty = require "uring.core".isatty

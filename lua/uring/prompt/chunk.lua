@@ -72,8 +72,9 @@ function M.words(text)
       if not at then
         return nil
       end
-      local start, word, kind = at, nil, nil
-      word, kind, at = word_at(text, at)
+      local start = at
+      local word, kind, behind = word_at(text, at)
+      at = behind
       if word then
         return word, kind, start, at - 1
       end
@@ -156,9 +157,13 @@ end
 -- Compiling
 --
 
---- Is that the message of a chunk whose end is missing?
-local function is_incomplete(message)
-  return type(message) == "string" and message:sub(-5) == "<eof>"
+-- Is that the message of a chunk whose end is missing?  A string goes on in the
+-- next line only behind a backslash.
+local function is_incomplete(message, text)
+  if message:find("unfinished string near <eof>", 1, true) then
+    return text:find "\\z?%s*$" ~= nil
+  end
+  return message:sub(-5) == "<eof>"
 end
 
 -- The name of what captures the locals: no word of a program's.
@@ -292,7 +297,7 @@ function Locals:compile(text, name)
   local message
   plain, message = load(text, name, "t")
   if not plain then
-    return nil, message, is_incomplete(message)
+    return nil, message, is_incomplete(message, text)
   end
   local fn = self:wrap(text, name)
   if fn then

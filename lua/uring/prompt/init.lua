@@ -122,6 +122,9 @@ local function await_input(self, task)
   interrupt.foreground(task)
   local results = table.pack(pcall(task.await, task))
   interrupt.foreground(self.task)
+  if self.left or self.ended then -- it is this task that was cancelled
+    error(core.cancelled, 0)
+  end
   self.running = nil
   return results
 end
@@ -219,6 +222,10 @@ local function do_input(self, text)
   end
 end
 
+local function traced(err)
+  return type(err) == "string" and debug.traceback(err, 2) or err
+end
+
 -- The task that reads, until the end of input.
 local function read_and_do(self)
   interrupt.foreground(self.task)
@@ -228,8 +235,10 @@ local function read_and_do(self)
     if text == nil then
       self.ended = "end of input"
     elseif text then
-      local ok, err = xpcall(do_input, debug.traceback, self, text)
-      if not ok then
+      local ok, err = xpcall(do_input, traced, self, text)
+      if self.left or self.ended then
+        error(core.cancelled, 0)
+      elseif not ok then
         self:say(error_text(err))
       end
       self.count = self.count + 1
@@ -251,7 +260,7 @@ local function on_interrupt(self)
   else
     self:say(("input %d does not end; it is left to itself (:tasks, :cancel)"):format(self.count))
     self.count = self.count + 1
-    self.own[self.running] = nil
+    self.left = true
     self.task:cancel()
   end
 end
@@ -285,7 +294,7 @@ end
 
 -- Starts the task that reads, and sees to signals until it has ended.
 local function watch(self)
-  self.running = nil
+  self.running, self.left = nil, false
   self.task = core.spawn_here(read_and_do, self)
   self.task:name "prompt"
   self.own[self.task] = true
@@ -377,7 +386,7 @@ local function set_globals(self, uring)
   end
   function _G.task(what)
     local found, message = commands.find_task(self, what)
-    return found or error(message, 2)
+    return found or error(message, 0)
   end
 end
 
@@ -395,6 +404,7 @@ function M.run(greeting)
     count = 1;             -- the input that comes next
     running = nil;         -- its task
     struck = false;        -- by Ctrl-C
+    left = false;          -- to itself, since it did not end
     task = nil;            -- that reads
     own = {};              -- tasks that are the prompt's: task → true
     ended = nil;           -- why

@@ -90,18 +90,18 @@ end
 
 function Plain:show()
   if self.prompt and self.poll and not self.shown then
-    self.shown = true
     write_prompt(self)
+    self.shown = true
   end
 end
 
 Plain.interrupt = interrupt
 
-function Plain:resize() end
+function Plain.resize() end
 
 Plain.resume = Plain.show
 
-function Plain:remember() end
+function Plain.remember() end
 
 function Plain:close()
   self.shown = false
