@@ -450,6 +450,65 @@ runs["portscan.lua"] = function()
   assert.are.equal(2, select(3, example("portscan.lua", "5 1")))
 end
 
+runs["grep.lua"] = function()
+  make_tree(folder .. "/tree")
+  local expected = table.concat(lines_of(("cd %s && grep -rnI 'a' tree | LC_ALL=C sort"):format(folder)), "\n")
+  local out, err, status = run(("sh -c 'cd %s && lua5.4 \"$OLDPWD\"/examples/grep.lua a tree'"):format(folder))
+  assert.are.equal("", err)
+  local lines = {}
+  for line in out:gmatch "[^\n]+" do
+    lines[#lines + 1] = line
+  end
+  table.sort(lines)
+  local theirs = {}
+  for line in expected:gmatch "[^\n]+" do
+    theirs[#theirs + 1] = line
+  end
+  table.sort(theirs)
+  assert.are.same(theirs, lines)
+  assert.are.equal(#theirs > 0 and 0 or 1, status)
+  assert.are.equal(1, select(3, example("grep.lua", "'no such text' " .. folder)))
+  out, err, status = example("grep.lua", "x " .. folder .. "/missing")
+  assert.are.equal("", out)
+  has(err, "/missing: No such file or directory")
+  assert.are.equal(2, status)
+  assert.are.equal(2, select(3, example("grep.lua", "'%' " .. folder)))
+end
+
+local function follow_log(path)
+  local process = uring.process
+  local tail <close> = assert(process.spawn { "lua5.4", "examples/tail.lua", path, "2", stdout = "pipe" })
+  local function append(text, mode)
+    local file = assert(io.open(path, mode or "a"))
+    file:write(text)
+    file:close()
+  end
+  assert.are.same({ "c", "d" }, { tail.stdout:read "l", tail.stdout:read "l" })
+  append "e\n"
+  assert.are.equal("e", tail.stdout:read "l")
+  os.rename(path, path .. ".1")
+  append "new\n"
+  assert.are.equal("new", tail.stdout:read "l")
+  append("", "w")
+  uring.sleep(0.05)
+  append "cut\n"
+  assert.are.equal("cut", tail.stdout:read "l")
+  tail:kill "INT"
+  assert.is_true((tail:wait()))
+  return true
+end
+
+runs["tail.lua"] = function()
+  local path = folder .. "/log"
+  assert(os.execute(("printf 'a\\nb\\nc\\nd\\n' >%s"):format(path)))
+  local _, err, status = example("tail.lua", path .. "/missing")
+  assert.are.equal(1, status)
+  has(err, "No such file or directory")
+  if helper.can_spawn() then
+    assert.is_true((uring.timeout(10, follow_log, path)))
+  end
+end
+
 describe("examples", function()
   helper.watch(before_each, after_each)
 
