@@ -166,6 +166,11 @@ void stream_write_register(lua_State *L, int meta);
 /* stream_lines(stream, …) -> iterator that closes the stream at its end */
 int stream_lines_closing(lua_State *L);
 
+/* stream_readable(stream), stream_writable(stream) -> true, when there is
+** something to be read, or room to write; nil, message, errno */
+int stream_wait_readable(lua_State *L);
+int stream_wait_writable(lua_State *L);
+
 /* stream_finish(stream): what is buffered is written, by a stream that is
 ** being closed -> true | nil, message, errno */
 int stream_finish(lua_State *L);

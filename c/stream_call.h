@@ -47,13 +47,16 @@ void stream_begin(struct stream *s, unsigned lane, int top);
 struct event *stream_event(lua_State *L, struct stream *s, struct ring *r,
                            uint8_t opcode, struct io_uring_sqe *sqe);
 
-/* The operations by which calls are carried out. */
+/* The operations by which calls are carried out.  The last one only waits
+** until the descriptor can be read or written (POLLIN, POLLOUT). */
 struct event *stream_receive(lua_State *L, struct stream *s, struct ring *r,
                              const struct piece *piece);
 struct event *stream_fill(lua_State *L, struct stream *s, struct ring *r,
                           const struct buffer *b);
 struct event *stream_send(lua_State *L, struct stream *s, struct ring *r,
                           const struct piece *piece);
+struct event *stream_poll(lua_State *L, struct stream *s, struct ring *r,
+                          unsigned lane, unsigned events);
 
 /* The size of an argument of a writing call, and where its bytes are. */
 size_t stream_argument(lua_State *L, const struct stream *s, int index,
