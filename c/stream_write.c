@@ -127,14 +127,14 @@ static bool append(struct stream *s, const char *bytes, size_t size,
   if (s->place == NULL)
     unwritten_join(s);
   memcpy(out->block->data + out->last, bytes, size);
-  out->last += size;
+  out->last += (unsigned)size;
   return true;
 }
 
 /* Copies all the arguments; false: out of memory, and none is. */
 static bool absorb(lua_State *L, struct stream *s, size_t room)
 {
-  const size_t before = s->out.last;
+  const unsigned before = s->out.last;
   for (int i = 2; i <= s->last; i++) {
     const char *text;
     size_t size = stream_argument(L, s, i, &text);
@@ -201,16 +201,17 @@ static enum next look_write(lua_State *L, struct stream *s,
   return s->flushes && output_size(&s->out) > 0 ? WAIT : DONE;
 }
 
-static int write_failed(lua_State *L, struct stream *s, int err)
+static int write_failed(lua_State *L, struct stream *s, int err, bool begun)
 {
-  size_t sent = s->sent;
+  size_t sent = begun && s->begun ? s->sent : 0;
   int n;
-  if (s->buffering == BUFFER_NOTHING) { /* what was put together is dropped */
+  if (sent > 0 &&
+      s->buffering == BUFFER_NOTHING) { /* what was put together is dropped */
     sent -= output_size(&s->out);
     output_drop(&s->out);
   }
   n = stream_failure(L, s, s->kind == STREAM_SOCKET ? "send" : "write", err);
-  lua_pushinteger(L, s->begun ? (lua_Integer)sent : 0);
+  lua_pushinteger(L, (lua_Integer)sent);
   return n + 1;
 }
 
@@ -219,7 +220,7 @@ static int finish_write(lua_State *L, struct stream *s,
 {
   (void)piece;
   if (s->total > 0 && !s->writable)
-    return write_failed(L, s, -EBADF);
+    return write_failed(L, s, -EBADF, true);
   lua_settop(L, 1);
   return 1;
 }
@@ -246,7 +247,6 @@ int stream_write(lua_State *L)
   struct stream *s = stream_open_self(L);
   const int last = lua_gettop(L);
   size_t total;
-  luaL_checkstack(L, last + LUA_MINSTACK, "too many arguments");
   total = check_arguments(L, s, last);
   if (last > 2 && total > (s->buffering ? 0 : GATHERED) &&
       !(stream_is_idle(s, LANE_WRITE) && has_room(s, total)))
@@ -275,8 +275,9 @@ static int finish_flush(lua_State *L, struct stream *s,
   return 1;
 }
 
-static int flush_failed(lua_State *L, struct stream *s, int err)
+static int flush_failed(lua_State *L, struct stream *s, int err, bool begun)
 {
+  (void)begun;
   return stream_failure(L, s, s->kind == STREAM_SOCKET ? "send" : "write",
                         err);
 }
