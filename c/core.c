@@ -273,9 +273,11 @@ int luaopen_uring_core(lua_State *L)
   child_register(L);
   child_spawn_register(L, core);
   stream_register(L, core);
-  path_call_register(L, core);
   unwritten_register(L, core);
   io_register(L);
+  directory_register(L, core);
+  copy_register(L, core);
+  path_call_register(L, core);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");

@@ -164,6 +164,12 @@ static inline const char *stream_kind_name(const struct stream *s)
 int stream_read(lua_State *L);
 int stream_write(lua_State *L);
 
+/* What most calls of `write` come to where a stream keeps what is written: its
+** arguments, from index `first` to `last`, are added to that.  False: it is
+*not
+** that simple, and nothing has been done. */
+bool stream_keep(lua_State *L, struct stream *s, int first, int last);
+
 /* Before a file is written or its position is asked for: it is where reading
 ** looks to be. */
 void stream_unread(struct stream *s);

@@ -52,16 +52,23 @@ static int bad_argument(lua_State *L, int index)
   return stream_bad_argument(L, index - 1, "write", lua_tostring(L, -1));
 }
 
-/* Numbers as io writes them. */
-static void number_to_text(lua_State *L, int index)
+#define NUMBER_MAX 64 /* characters of a number */
+
+/* Numbers as io writes them; returns their size. */
+static size_t number_to_text(lua_State *L, int index, char *text)
 {
-  char text[64];
-  if (lua_isinteger(L, index)) {
-    lua_tolstring(L, index, NULL);
-    return;
-  }
-  snprintf(text, sizeof text, LUA_NUMBER_FMT, lua_tonumber(L, index));
-  lua_pushstring(L, text);
+  int n = lua_isinteger(L, index) ? snprintf(text, NUMBER_MAX, LUA_INTEGER_FMT,
+                                             lua_tointeger(L, index))
+                                  : snprintf(text, NUMBER_MAX, LUA_NUMBER_FMT,
+                                             lua_tonumber(L, index));
+  return (size_t)n;
+}
+
+static void replace_number(lua_State *L, int index)
+{
+  char text[NUMBER_MAX];
+  size_t size = number_to_text(L, index, text);
+  lua_pushlstring(L, text, size);
   lua_replace(L, index);
 }
 
@@ -87,7 +94,7 @@ static size_t check_arguments(lua_State *L, const struct stream *s, int last)
   for (int i = 2; i <= last; i++) {
     const struct buffer *b = NULL;
     if (lua_type(L, i) == LUA_TNUMBER)
-      number_to_text(L, i);
+      replace_number(L, i);
     else if (lua_type(L, i) != LUA_TSTRING &&
              (b = buffer_test(L, s->core, i)) == NULL)
       bad_argument(L, i);
@@ -240,6 +247,47 @@ static int write_k(lua_State *L, int status, lua_KContext ctx)
   return stream_call_k(L, ctx, &write_call);
 }
 
+/* One argument behind the others in `out`; false: there is no room, or it is
+** neither string nor number. */
+static bool keep_one(lua_State *L, struct output *out, int index)
+{
+  char text[NUMBER_MAX];
+  const char *at = text;
+  size_t size;
+  switch (lua_type(L, index)) {
+  case LUA_TSTRING:
+    at = lua_tolstring(L, index, &size);
+    break;
+  case LUA_TNUMBER:
+    size = number_to_text(L, index, text);
+    break;
+  default:
+    return false;
+  }
+  if (size > out->block->size - out->last)
+    return false;
+  memcpy(out->block->data + out->last, at, size);
+  out->last += size;
+  return true;
+}
+
+bool stream_keep(lua_State *L, struct stream *s, int first, int last)
+{
+  struct output *out = &s->out;
+  const size_t before = out->last;
+  stream_enter(s);
+  if (out->block == NULL || s->buffering != BUFFER_FULL ||
+      input_size(&s->in) > 0 || !stream_is_idle(s, LANE_WRITE))
+    return false;
+  for (int i = first; i <= last; i++) {
+    if (!keep_one(L, out, i)) {
+      out->last = before;
+      return false;
+    }
+  }
+  return true;
+}
+
 /* stream:write(…) -> stream; nil, message, errno, bytes written.  Takes
 ** strings, numbers and Buffers */
 int stream_write(lua_State *L)
@@ -247,6 +295,11 @@ int stream_write(lua_State *L)
   struct stream *s = stream_open_self(L);
   const int last = lua_gettop(L);
   size_t total;
+  if (stream_keep(L, s, 2, last)) {
+    lua_settop(L, 1);
+    return 1;
+  }
+  luaL_checkstack(L, last + LUA_MINSTACK, "too many arguments");
   total = check_arguments(L, s, last);
   if (last > 2 && total > (s->buffering ? 0 : GATHERED) &&
       !(stream_is_idle(s, LANE_WRITE) && has_room(s, total)))

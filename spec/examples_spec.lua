@@ -99,6 +99,85 @@ runs["ring.lua"] = function()
   has(sections[5], "in_flight 0\n bytes_lent 0")
 end
 
+runs["grep.lua"] = function()
+  local tree = folder .. "/tree"
+  assert(os.execute(("mkdir -p %s/a/b %s/c"):format(tree, tree)))
+  local function file(name, text)
+    local f <close> = assert(io.open(tree .. "/" .. name, "wb"))
+    f:write(text)
+  end
+  for i = 1, helper.times(200) do
+    file(("a/b/%d"):format(i), ("line\n"):rep(i) .. "needle " .. i .. "\n")
+  end
+  file("c/last line", "no\nnor here\nneedle without end")
+  file("binary", "needle\0\nneedle\n")
+  file("empty", "")
+
+  local out, err, status = example("grep.lua", ("'^needle' %s LICENSE"):format(tree))
+  assert.are.equal("", err)
+  assert.are.equal(0, status)
+  local lines = lines_of(("grep -rnI '^needle' %s | sort"):format(tree))
+  local ours = {}
+  for line in out:gmatch "[^\n]+" do
+    ours[#ours + 1] = line
+  end
+  table.sort(ours)
+  table.sort(lines)
+  assert.are.same(lines, ours)
+
+  out, err, status = example("grep.lua", "nothing%snowhere " .. tree)
+  assert.are.equal("", out .. err)
+  assert.are.equal(1, status)
+
+  out, err, status = example("grep.lua", ("without %s %s/nope"):format(tree, tree))
+  assert.are.equal(2, status)
+  has(out, "needle without end")
+  assert.are.equal(("grep.lua: %s/nope: No such file or directory\n"):format(tree), err)
+
+  assert.are.equal(2, (select(3, example "grep.lua")))
+  assert.are.equal(2, (select(3, example("grep.lua", "'[x'"))))
+end
+
+runs["tail.lua"] = function()
+  local log, shown = folder .. "/log", folder .. "/shown"
+  local function append(text, mode)
+    local f <close> = assert(io.open(log, mode or "a"))
+    f:write(text)
+  end
+  local function shows(text)
+    helper.eventually(function()
+      uring.sleep(0.01)
+      return contents(shown) == text
+    end, contents(shown))
+  end
+  local numbers = {}
+  for i = 1, 20000 do
+    numbers[i] = i .. "\n"
+  end
+  append(table.concat(numbers), "w")
+  assert(os.execute(("timeout 20 lua5.4 examples/tail.lua -n 2 %s >%s & echo $! >%s/pid"):format(log, shown, folder)))
+  shows "19999\n20000\n"
+  append "not yet "
+  shows "19999\n20000\nnot yet "
+  append "a line\n"
+  shows "19999\n20000\nnot yet a line\n"
+  assert(os.rename(log, log .. ".1"))
+  append "replaced\n"
+  shows "19999\n20000\nnot yet a line\nreplaced\n"
+  assert(os.execute("kill " .. contents(folder .. "/pid")))
+
+  local out, err, status = example("tail.lua", folder .. "/nope")
+  assert.are.equal("", out)
+  assert.are.equal(1, status)
+  has(err, "No such file or directory")
+  for _, arguments in ipairs { "", "-n", "-n x " .. log, "-n -1 " .. log, "--help" } do
+    out, err, status = example("tail.lua", arguments)
+    assert.are.equal("", out)
+    assert.are.equal(2, status)
+    has(err, "usage: tail.lua ")
+  end
+end
+
 runs["cat.lua"] = function()
   local big, empty = folder .. "/big", folder .. "/empty"
   local file = assert(io.open(big, "wb"))
