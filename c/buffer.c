@@ -4,11 +4,13 @@
 #include "buffer.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 #include "event.h"
 #include "pool.h"
 
 #define PAGE           4096u
+#define HUGE_PAGE      ((size_t)1 << 21)
 #define SIZE_MAX_BYTES ((lua_Integer)1 << 40)
 
 /*
@@ -21,9 +23,19 @@ static size_t alignment(size_t size)
   return size >= PAGE ? PAGE : 16u;
 }
 
-static struct block *block_new(struct core *core, size_t size)
+/* A large block is filled from its first byte to its last: huge pages spare
+** it a fault every 4 KiB.  A hint, which may come to nothing. */
+static void advise(const struct block *b)
 {
-  size_t align = alignment(size);
+  const size_t mask = HUGE_PAGE - 1;
+  uintptr_t from = ((uintptr_t)b->data + mask) & ~(uintptr_t)mask;
+  uintptr_t to = ((uintptr_t)b->data + b->size) & ~(uintptr_t)mask;
+  if (b->size >= 2 * HUGE_PAGE && to > from)
+    (void)madvise((void *)from, to - from, MADV_HUGEPAGE);
+}
+
+struct block *block_new(struct core *core, size_t size, size_t align)
+{
   size_t footprint = sizeof(struct block) + align + size;
   struct block *b = mem_alloc(core, footprint);
   uintptr_t data;
@@ -38,6 +50,22 @@ static struct block *block_new(struct core *core, size_t size)
   b->size = size;
   b->data = (unsigned char *)data;
   b->loans = NULL;
+  advise(b);
+  return b;
+}
+
+struct block *block_grow(struct block *b, size_t size)
+{
+  struct core *core = b->core;
+  size_t at = (size_t)(b->data - (unsigned char *)b);
+  size_t footprint = b->footprint - b->size + size;
+  b = mem_realloc(core, b, b->footprint, footprint);
+  if (b == NULL)
+    return NULL;
+  b->footprint = footprint;
+  b->size = size;
+  b->data = (unsigned char *)b + at;
+  advise(b);
   return b;
 }
 
@@ -163,6 +191,14 @@ const void *buffer_read_access(lua_State *L, const struct buffer *b)
   return buffer_data(b);
 }
 
+void *buffer_write_access(lua_State *L, const struct buffer *b)
+{
+  if (b->block == NULL)
+    luaL_error(L, "attempt to use a closed buffer");
+  check_access(L, b, 0, b->size, true);
+  return buffer_data(b);
+}
+
 struct buffer *buffer_push_closed(lua_State *L)
 {
   struct buffer *b = lua_newuserdatauv(L, sizeof *b, 0);
@@ -200,10 +236,10 @@ static int buffer_new(lua_State *L)
   }
   buffer_tell_collector(L, size);
   b = buffer_push_closed(L);
-  b->block = block_new(core, size);
+  b->block = block_new(core, size, alignment(size));
   if (b->block == NULL) { /* dropped Buffers may be holding memory */
     lua_gc(L, LUA_GCCOLLECT);
-    b->block = block_new(core, size);
+    b->block = block_new(core, size, alignment(size));
   }
   if (b->block == NULL)
     return luaL_error(L, "not enough memory for a buffer of %I bytes",

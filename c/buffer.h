@@ -60,8 +60,20 @@ static inline unsigned char *buffer_data(const struct buffer *b)
 ** kernel writes them. */
 const void *buffer_read_access(lua_State *L, const struct buffer *b);
 
+/* To be written at once; raises if it is closed or lent. */
+void *buffer_write_access(lua_State *L, const struct buffer *b);
+
 /* Closes a Buffer. */
 void buffer_release(struct buffer *b);
+
+/* A block that begins at a multiple of `align`, a power of two, with its one
+** reference; NULL for lack of memory.  Its bytes are not set. */
+struct block *block_new(struct core *core, size_t size, size_t align);
+
+/* Makes a block larger that nobody else refers to and that is aligned to 16
+** bytes at most; it may move.  NULL for lack of memory, and it is as it was.
+*/
+struct block *block_grow(struct block *b, size_t size);
 
 /* Lets go of a reference to a block. */
 void block_unref(struct block *b);

@@ -50,24 +50,28 @@ static void close_pidfd(struct child *c)
   c->pidfd = -1;
 }
 
-/* Has it ended?  If so its record is taken, and its pid is free for others.
-** There may be none (ECHILD): where SIGCHLD is ignored nothing is recorded,
-** and a program that waits for just any child may have taken it. */
-static bool look(struct child *c)
+/* Has it ended?  If so and `take`, its record is taken, and its pid is free
+** for others.  There may be no record (ECHILD): where SIGCHLD is ignored there
+** is none, and a program that waits for just any child may have taken it. */
+static bool look(struct child *c, bool take)
 {
   siginfo_t info;
   int rc;
-  if (c->ended)
+  if (c->taken || (c->ended && !take))
     return true;
   info.si_pid = 0;
   do
-    rc = waitid(URING_P_PIDFD, (id_t)c->pidfd, &info, WEXITED | WNOHANG);
+    rc = waitid(URING_P_PIDFD, (id_t)c->pidfd, &info,
+                WEXITED | WNOHANG | (take ? 0 : WNOWAIT));
   while (rc < 0 && errno == EINTR);
   if (rc == 0 && info.si_pid == 0)
     return false;
   c->ended = true;
-  c->code = rc == 0 ? info.si_code : 0;
-  c->status = rc == 0 ? info.si_status : 0;
+  c->taken = take || rc < 0;
+  if (rc == 0) {
+    c->code = info.si_code;
+    c->status = info.si_status;
+  }
   return true;
 }
 
@@ -98,20 +102,13 @@ static bool is_stopped(const struct child *c)
          info.si_pid != 0;
 }
 
-/* Its pid is its own until its record is taken, by whomever. */
-static bool has_pid(const struct child *c)
-{
-  siginfo_t info;
-  info.si_pid = 0;
-  return waitid(URING_P_PIDFD, (id_t)c->pidfd, &info,
-                WEXITED | WNOHANG | WNOWAIT) == 0;
-}
-
-/* Signals it, or its group.  0 or errno. */
-static int send_signal(const struct child *c, int signal, bool group)
+/* Signals it, or its group, whose number is its pid and as long its own.  0 or
+** errno. */
+static int send_signal(struct child *c, int signal, bool group)
 {
   long rc;
-  if (c->ended || (group && !has_pid(c)))
+  look(c, false);
+  if (c->taken)
     return ESRCH;
   if (group)
     rc = kill(-c->pid, signal);
@@ -121,7 +118,7 @@ static int send_signal(const struct child *c, int signal, bool group)
 }
 
 /* Asks it to end; one that is stopped goes on for it. */
-static void terminate(const struct child *c)
+static void terminate(struct child *c)
 {
   send_signal(c, SIGTERM, c->leads);
   send_signal(c, SIGCONT, c->leads);
@@ -137,7 +134,7 @@ static void take(struct child *c)
 {
   if (c->leads && !c->detached)
     send_signal(c, SIGKILL, true);
-  look(c);
+  look(c, true);
 }
 
 /* Is there nothing more to be done about it? */
@@ -147,7 +144,7 @@ static bool tend(struct child *c, uint64_t now)
     return true;
   if (await_end(c, 0)) {
     take(c);
-    if (c->ended)
+    if (c->taken)
       return true;
   }
   if (!c->detached && now >= c->kill_at_ns)
@@ -167,7 +164,8 @@ uint64_t children_tend(struct core *core)
   core->children_at_ns = UINT64_MAX;
   while (*place != NULL) {
     struct child *c = *place;
-    uint64_t next = now + (c->detached ? TEND_DETACHED_NS : TEND_NS);
+    bool hurries = !c->detached && !c->lingers;
+    uint64_t next = now + (hurries ? TEND_NS : TEND_DETACHED_NS);
     if (tend(c, now)) {
       *place = c->next;
       child_free(c);
@@ -240,7 +238,7 @@ int child_started(struct child *c, pid_t pid)
   if (c->pidfd >= 0)
     return 0;
   err = errno;
-  c->ended = true;
+  c->ended = c->taken = true;
   if (err == ESRCH) /* it has ended, and SIGCHLD is ignored */
     return 0;
   kill(pid, SIGKILL);
@@ -286,12 +284,13 @@ static int child_fd(lua_State *L)
   return 1;
 }
 
-/* state() -> "running" | "stopped" | "exit", status | "signal", signal |
-** "lost": it has ended, and how is not known */
+/* state(take) -> "running" | "stopped" | "exit", status | "signal", signal |
+** "lost": it has ended, and how is not known.  With `take` its record is taken
+** where it has ended. */
 static int child_state(lua_State *L)
 {
   struct child *c = toown(L);
-  if (!look(c)) {
+  if (!look(c, lua_toboolean(L, 2))) {
     lua_pushstring(L, is_stopped(c) ? "stopped" : "running");
     return 1;
   }
@@ -304,11 +303,11 @@ static int child_state(lua_State *L)
   return 2;
 }
 
-/* close(): of one that has ended, the pidfd */
+/* close(): of one whose record is taken, the pidfd */
 static int child_close(lua_State *L)
 {
   struct child *c = toown(L);
-  if (c->ended)
+  if (c->taken)
     close_pidfd(c);
   return 0;
 }
@@ -316,7 +315,7 @@ static int child_close(lua_State *L)
 /* kill(signal, group) -> 0 or errno */
 static int child_kill(lua_State *L)
 {
-  const struct child *c = toown(L);
+  struct child *c = toown(L);
   lua_pushinteger(L, send_signal(c, (int)luaL_checkinteger(L, 2),
                                  c->leads && lua_toboolean(L, 3)));
   return 1;
@@ -335,10 +334,18 @@ static int child_detach(lua_State *L)
   struct child *c = toown(L);
   *(struct child **)lua_touserdata(L, 1) = NULL;
   c->detached = true;
-  if (c->ended)
+  if (c->taken)
     child_free(c);
   else
     let_live(c);
+  return 0;
+}
+
+/* linger(): collected, it is left to end by itself; the end of the Lua state
+** waits for that */
+static int child_linger(lua_State *L)
+{
+  toown(L)->lingers = true;
   return 0;
 }
 
@@ -349,21 +356,30 @@ static int child_gc(lua_State *L)
   *box = NULL;
   if (c == NULL)
     return 0;
-  if (c->pid == 0 || is_foreign(c) || c->ended) {
+  if (c->pid == 0 || is_foreign(c) || c->taken) {
     child_free(c);
     return 0;
   }
-  terminate(c);
-  c->kill_at_ns = now_ns() + c->grace_ns;
+  c->kill_at_ns = UINT64_MAX;
+  if (!c->lingers) {
+    c->kill_at_ns = now_ns() + c->grace_ns;
+    if (c->grace_ns > 0)
+      terminate(c);
+  }
   let_live(c);
   return 0;
 }
 
 static const luaL_Reg methods[] = {
-    {"pid", child_pid},       {"fd", child_fd},
-    {"state", child_state},   {"close", child_close},
-    {"kill", child_kill},     {"terminate", child_terminate},
-    {"detach", child_detach}, {NULL, NULL},
+    {"pid", child_pid},
+    {"fd", child_fd},
+    {"state", child_state},
+    {"close", child_close},
+    {"kill", child_kill},
+    {"terminate", child_terminate},
+    {"detach", child_detach},
+    {"linger", child_linger},
+    {NULL, NULL},
 };
 
 void child_register(lua_State *L)

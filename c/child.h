@@ -23,13 +23,16 @@ struct child {
   unsigned epoch; /* a child of fork has it from its parent */
   pid_t pid;      /* 0: not started */
   int pidfd;      /* -1: closed */
-  int code;       /* CLD_*, once it has ended; 0: somebody else has it */
+  int code;       /* CLD_*, once it has ended; 0: nobody knows */
   int status;     /* exit status or signal */
   bool ended;
+  bool taken;    /* its record is taken, and its pid free for others */
   bool leads;    /* a group of its own, which ends with it */
   bool detached; /* it may live as long as it likes */
+  bool lingers;  /* the same, but it is waited for in the end */
   uint64_t grace_ns;
-  uint64_t kill_at_ns; /* without an object: when it is killed */
+  uint64_t kill_at_ns; /* without an object: when it is killed; UINT64_MAX:
+                          never */
 };
 
 /* Pushes a Child that has not been started. */

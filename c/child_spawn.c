@@ -53,12 +53,11 @@ static int open_dir(struct spawning *s)
   return s->dir < 0 ? errno : 0;
 }
 
-/* A standard descriptor that is to stay what it is may be closed: then it is
-** so in the child. */
-static bool is_absent(int target, int source)
+static int bad_source(struct spawning *s, int source)
 {
-  return target == source && target <= STDERR_FILENO &&
-         fcntl(source, F_GETFD) < 0;
+  int err = errno;
+  (void)snprintf(s->subject, sizeof s->subject, "fd %d", source);
+  return err;
 }
 
 /* Copies what must move, above all targets, so that no dup2 of the child hits
@@ -67,18 +66,13 @@ static int copy_sources(struct spawning *s)
 {
   for (int i = 0; i <= s->top; i++) {
     int source = s->sources[i];
-    if (source < 0)
+    if (source == i && fcntl(source, F_GETFD) < 0)
+      return bad_source(s, source);
+    if (source < 0 || source == i)
       continue;
-    if (is_absent(i, source)) {
-      s->sources[i] = -1;
-    } else if (source != i) {
-      s->copies[i] = fcntl(source, F_DUPFD_CLOEXEC, s->top + 1);
-      if (s->copies[i] < 0) {
-        int err = errno;
-        (void)snprintf(s->subject, sizeof s->subject, "fd %d", source);
-        return err;
-      }
-    }
+    s->copies[i] = fcntl(source, F_DUPFD_CLOEXEC, s->top + 1);
+    if (s->copies[i] < 0)
+      return bad_source(s, source);
   }
   return 0;
 }
@@ -250,6 +244,13 @@ static int spawn_lua(lua_State *L)
   return push_failure(L, subject, err);
 }
 
+/* is_open(fd) -> boolean */
+static int is_open_lua(lua_State *L)
+{
+  lua_pushboolean(L, fcntl((int)luaL_checkinteger(L, 1), F_GETFD) >= 0);
+  return 1;
+}
+
 /* environment() -> this process's, { "NAME=value", … } */
 static int environment_lua(lua_State *L)
 {
@@ -266,6 +267,8 @@ void child_spawn_register(lua_State *L, struct core *core)
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, spawn_lua, 1);
   lua_setfield(L, -2, "spawn");
+  lua_pushcfunction(L, is_open_lua);
+  lua_setfield(L, -2, "is_open");
   lua_pushcfunction(L, environment_lua);
   lua_setfield(L, -2, "environment");
 }

@@ -4,7 +4,7 @@
 
 #include "core.h"
 
-/* Adds spawn and environment to the table on the top. */
+/* Adds spawn, is_open and environment to the table on the top. */
 void child_spawn_register(lua_State *L, struct core *core);
 
 #endif

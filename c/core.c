@@ -19,7 +19,9 @@
 #include "child.h"
 #include "child_spawn.h"
 #include "constants.h"
+#include "copy.h"
 #include "coroutine.h"
+#include "directory.h"
 #include "errors.h"
 #include "gather.h"
 #include "interrupt.h"
@@ -30,6 +32,8 @@
 #include "operation_list.h"
 #include "options.h"
 #include "passing.h"
+#include "pool.h"
+#include "path_call.h"
 #include "pool_object.h"
 #include "resolve.h"
 #include "ring.h"
@@ -38,6 +42,7 @@
 #include "signals.h"
 #include "sockaddr.h"
 #include "sockopt.h"
+#include "stream.h"
 #include "sync.h"
 #include "system.h"
 #include "task.h"
@@ -146,6 +151,8 @@ static int core_gc(lua_State *L)
   }
   core->home = NULL;
   children_end(core);
+  if (core->stream_pool != NULL)
+    pool_dispose(core->stream_pool);
   timer_free(core);
   if (core->epoch != NULL)
     munmap((void *)(uintptr_t)core->epoch, sizeof *core->epoch);
@@ -241,6 +248,10 @@ int luaopen_uring_core(lua_State *L)
   signals_register(L);
   child_register(L);
   child_spawn_register(L, core);
+  stream_register(L, core);
+  directory_register(L, core);
+  copy_register(L, core);
+  path_call_register(L, core);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");

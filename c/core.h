@@ -20,6 +20,7 @@
 #include "scheduler.h"
 
 struct child;
+struct pool;
 struct ring;
 struct workers;
 
@@ -38,11 +39,14 @@ struct core {
   struct ring *home;        /* the default ring: the one that runs tasks */
   const void *buffer_meta;  /* identity of the metatable of Buffers */
   const void *pool_meta;    /* and of Pools */
+  struct pool *stream_pool; /* of all streams, or NULL; see stream_io.c */
+  bool no_stream_pool;      /* this kernel has none */
   const void *options_meta; /* and of Options */
   const void *options_last; /* the newest Options; NULL once collected */
   int home_ref;             /* its userdata, in the registry */
   int tasks_ref;            /* table index -> task, of those not ended */
   int task_meta_ref;        /* the metatable of tasks */
+  int stream_meta_ref;      /* and of streams */
   int breathe_ref;          /* an empty function, see core_breathe */
   struct workers *workers;  /* threads for jobs, NULL: none yet */
   bool has_locals;          /* uring.locals has been written to */

@@ -11,66 +11,12 @@
 #include "op.h"
 #include "pool.h"
 #include "sockaddr.h"
+#include "statx.h"
 
 static void set_integer(lua_State *L, const char *name, uint64_t n)
 {
   lua_pushinteger(L, (lua_Integer)n);
   lua_setfield(L, -2, name);
-}
-
-static void set_time(lua_State *L, const char *name,
-                     const struct statx_timestamp *t)
-{
-  lua_pushnumber(L, (lua_Number)t->tv_sec + t->tv_nsec / 1e9);
-  lua_setfield(L, -2, name);
-}
-
-static const char *file_type(unsigned mode)
-{
-  switch (mode & S_IFMT) {
-  case S_IFREG:
-    return "file";
-  case S_IFDIR:
-    return "directory";
-  case S_IFLNK:
-    return "link";
-  case S_IFSOCK:
-    return "socket";
-  case S_IFIFO:
-    return "fifo";
-  case S_IFCHR:
-    return "char";
-  case S_IFBLK:
-    return "block";
-  default:
-    return "unknown";
-  }
-}
-
-/* A table with statx(2)'s fields without their prefix; times in seconds. */
-static void push_statx(lua_State *L, const struct statx *s)
-{
-  lua_createtable(L, 0, 18);
-  set_integer(L, "mask", s->stx_mask);
-  set_integer(L, "blksize", s->stx_blksize);
-  set_integer(L, "attributes", s->stx_attributes);
-  set_integer(L, "nlink", s->stx_nlink);
-  set_integer(L, "uid", s->stx_uid);
-  set_integer(L, "gid", s->stx_gid);
-  set_integer(L, "mode", s->stx_mode);
-  set_integer(L, "ino", s->stx_ino);
-  set_integer(L, "size", s->stx_size);
-  set_integer(L, "blocks", s->stx_blocks);
-  set_time(L, "atime", &s->stx_atime);
-  set_time(L, "btime", &s->stx_btime);
-  set_time(L, "ctime", &s->stx_ctime);
-  set_time(L, "mtime", &s->stx_mtime);
-  set_integer(L, "rdev_major", s->stx_rdev_major);
-  set_integer(L, "rdev_minor", s->stx_rdev_minor);
-  set_integer(L, "dev_major", s->stx_dev_major);
-  set_integer(L, "dev_minor", s->stx_dev_minor);
-  lua_pushstring(L, file_type(s->stx_mode));
-  lua_setfield(L, -2, "type");
 }
 
 /* A message in a buffer of a pool stands behind a header, the sender's address
@@ -150,7 +96,7 @@ static int push_fields(lua_State *L, const struct outcome *o)
   lua_pushinteger(L, o->res);
   switch ((enum result_kind)o->row->result) {
   case RESULT_STATX:
-    push_statx(L, &o->aux->statx);
+    statx_push(L, &o->aux->statx);
     return 2;
   case RESULT_PEER:
     if (!o->wants_peer)

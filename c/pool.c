@@ -139,7 +139,8 @@ static struct pool *allocate(struct core *core, const struct pool_options *o)
     free_memory(p);
     return NULL;
   }
-  memset(p->memory, 0, (size_t)p->count * p->size);
+  if (!o->uncleared)
+    memset(p->memory, 0, (size_t)p->count * p->size);
   return p;
 }
 

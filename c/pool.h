@@ -47,6 +47,7 @@ struct pool *pool_of_group(const struct ring *r, uint16_t group);
 struct pool_options {
   unsigned buffers, size;
   bool incremental, outgoing;
+  bool uncleared; /* nobody sees bytes that the kernel has not written */
 };
 
 /* NULL with *err = -errno; *err > 0: the kernel has no incremental ones. */

@@ -96,7 +96,7 @@ static void read_options(lua_State *L, struct pool_options *o)
 {
   o->buffers = 256;
   o->size = 4096;
-  o->incremental = o->outgoing = false;
+  o->incremental = o->outgoing = o->uncleared = false;
   if (lua_isnoneornil(L, 2))
     return;
   luaL_checktype(L, 2, LUA_TTABLE);

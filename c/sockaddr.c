@@ -192,8 +192,14 @@ int sockaddr_family_lua(lua_State *L)
   size_t len;
   const char *text = luaL_checklstring(L, 1, &len);
   const char *wrong = sockaddr_parse(text, len, &addr, &addr_len);
-  if (wrong != NULL)
-    return push_failure_text(L, text, wrong, EINVAL);
+  if (wrong != NULL) {
+    lua_pushnil(L);
+    lua_pushvalue(L, 1); /* there may be a zero byte in it */
+    lua_pushfstring(L, ": %s", wrong);
+    lua_concat(L, 2);
+    lua_pushinteger(L, EINVAL);
+    return 3;
+  }
   lua_pushinteger(L, addr.ss_family);
   return 1;
 }

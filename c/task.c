@@ -120,6 +120,37 @@ void task_complete(struct task *t)
   task_make_ready(t);
 }
 
+/* The time of the task's call is up. */
+static void call_expires(struct task *t)
+{
+  if (t->state != TASK_WAITING)
+    return;
+  if (t->event != NULL) {
+    ring_cancel(t->core->home, t->event);
+  } else {
+    task_leave_queue(t);
+    task_make_ready(t);
+  }
+}
+
+void task_time_call(struct task *t, uint64_t deadline_ns)
+{
+  t->timed = true;
+  timer_arm(t->core, &t->timer, TIMER_TASK, deadline_ns);
+}
+
+void task_call_ends(struct task *t)
+{
+  if (t->timed)
+    timer_disarm(t->core, &t->timer);
+  t->timed = false;
+}
+
+static struct task *of_timer(struct timer *timer)
+{
+  return (struct task *)((char *)timer - offsetof(struct task, timer));
+}
+
 void tasks_wake_due(struct core *core)
 {
   struct timer *timer;
@@ -140,9 +171,10 @@ void tasks_wake_due(struct core *core)
       scope_expire(timer);
     else if (kind == TIMER_OPERATION)
       ring_expire(core, timer);
+    else if (of_timer(timer)->timed)
+      call_expires(of_timer(timer));
     else
-      task_make_ready(
-          (struct task *)((char *)timer - offsetof(struct task, timer)));
+      task_make_ready(of_timer(timer));
   }
 }
 

@@ -44,7 +44,8 @@ struct task {
   uint8_t shields;    /* calls of shield it is in: cancellation is held back */
   bool cancelled;     /* every await from now on raises */
   bool interrupted;   /* woken by cancel, not by what it waited for */
-  bool observed;      /* somebody has been, or will be, given its failure */
+  bool observed : 1;  /* somebody has been, or will be, given its failure */
+  bool timed : 1;     /* its timer is that of a call, see task_time_call */
   uint8_t granted;    /* what a channel had for it, see channel.c */
   bool locals_shared; /* see locals.c */
   struct outcome outcome;
@@ -117,6 +118,19 @@ int task_park_again(lua_State *L, struct task *t, lua_KFunction k);
 
 /* In `k`: raises the cancellation that woke the task, if one did. */
 void task_check_interrupted(lua_State *L, struct task *t);
+
+/* A call that awaits, perhaps several times, has so long: from then on the
+** operation that the task waits for is cancelled, and a queue left.  What is
+** there before is still handed out.  Ended by task_call_ends, whatever comes;
+** the caller has asked timer_reserve. */
+void task_time_call(struct task *t, uint64_t deadline_ns);
+void task_call_ends(struct task *t);
+
+/* Is the time of the call up? */
+static inline bool task_call_is_late(const struct task *t)
+{
+  return t->timed && t->timer.slot == 0;
+}
 
 /* Raises the `cancelled` object. */
 int task_raise_cancelled(lua_State *L);

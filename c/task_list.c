@@ -117,7 +117,7 @@ static void push_waiting(lua_State *L, const struct task *t)
     push_operation(L, t->event);
   else if (t->op != NULL && t->op->event != NULL)
     push_operation(L, t->op->event);
-  else if (t->timer.slot != 0)
+  else if (t->timer.slot != 0 && !t->timed)
     lua_pushliteral(L, "sleep");
   else if (t->core->home != NULL && t->queue == &t->core->home->space)
     lua_pushliteral(L, "room in the ring");

@@ -166,15 +166,18 @@ static struct workers *workers_new(const struct core *core)
 /* Has the job done; its error is set if there is nobody to do it. */
 static void begin(struct workers *w, struct job_handle *h)
 {
+  int err;
   if (w->jobs == 0) { /* without one the loop looks now and then */
     w->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     threads_tell(w->threads, w->fd);
   }
   w->jobs++;
-  h->job->error = threads_queue(w->threads, h->job);
-  h->begun = h->job->error == 0;
-  if (!h->begun)
-    job_is_back(h->core, w);
+  err = threads_queue(w->threads, h->job);
+  h->begun = err == 0; /* and may have ended by now */
+  if (h->begun)
+    return;
+  h->job->error = err;
+  job_is_back(h->core, w);
 }
 
 /* Takes a job that no thread has begun out of the queue.  False: one has. */
@@ -428,9 +431,17 @@ static int worker_threads(lua_State *L)
   return 1;
 }
 
+/* job:close(), also __close: as if it were collected */
+static int job_close(lua_State *L)
+{
+  luaL_checkudata(L, 1, JOB_TYPE);
+  return handle_gc(L);
+}
+
 static const luaL_Reg job_methods[] = {
     {"await", job_await},
     {"stop", job_stop},
+    {"close", job_close},
     {NULL, NULL},
 };
 
@@ -445,6 +456,8 @@ void worker_register(lua_State *L, struct core *core)
   luaL_newmetatable(L, JOB_TYPE);
   lua_pushcfunction(L, handle_gc);
   lua_setfield(L, -2, "__gc");
+  lua_pushcfunction(L, job_close);
+  lua_setfield(L, -2, "__close");
   luaL_newlib(L, job_methods);
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);

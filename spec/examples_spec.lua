@@ -276,9 +276,74 @@ runs["echo_server.lua"] = function()
     assert.is_truthy(line:find "^echo_server%.lua: 127%.0%.0%.1:%d+: %w+: ", line)
   end
 
-  local _, text, status = example("echo_server.lua", "example.com:7")
+  local _, text, status = example("echo_server.lua", "there.is.none.invalid:7")
   assert.are.equal(1, status)
-  has(text, "example.com:7: the host is not a numeric address")
+  has(text, "there.is.none.invalid:7: Name or service not known")
+end
+
+-- The server of graceful.lua with some clients, who have asked for so many lines
+-- each and have got the first.
+local function start_graceful(grace, clients, lines)
+  local server = assert(uring.process.spawn {
+    "lua5.4", "examples/graceful.lua", "127.0.0.1:0", grace, stdout = "pipe" })
+  local address = assert(server.stdout:read "l"):match "^listening on (.+)$"
+  local connections = {}
+  for i = 1, clients do
+    connections[i] = assert(uring.connect(address))
+    assert(connections[i]:write(("GET /%d HTTP/1.0\r\nHost: x\r\n\r\n"):format(lines)))
+  end
+  for i = 1, clients do
+    repeat
+      local line = assert(connections[i]:read "l")
+    until line == "line      1"
+  end
+  return server, address, connections
+end
+
+local function be_graceful()
+  for _, name in ipairs { "TERM", "INT" } do
+    local server <close>, address, connections = start_graceful(10, 20, 6)
+    local idle <close> = assert(uring.connect(address)) -- has not asked for anything
+    local began = uring.now()
+    assert(server:kill(name))
+    assert.are.equal(name .. ": no new connections", server.stdout:read "l")
+    assert.is_nil((uring.connect(address)))
+    idle:close()
+    for _, connection in ipairs(connections) do
+      local rest = {}
+      for i = 2, 6 do
+        rest[i - 1] = ("line %6d\n"):format(i)
+      end
+      assert.are.equal(table.concat(rest), connection:read "a")
+      connection:close()
+    end
+    assert.are.equal("all have been served\n", server.stdout:read "a")
+    assert.are.same({ true, "exit", 0 }, { server:wait() })
+    assert.is_true(uring.now() - began < 5)
+  end
+
+  -- the deadline
+  local slow <close>, _, connections = start_graceful(0.3, 2, 1000)
+  assert(slow:kill "TERM")
+  assert.are.equal("TERM: no new connections\n2 cut off\n", slow.stdout:read "a")
+  assert.are.same({ nil, "exit", 1 }, { slow:wait() })
+  for _, connection in ipairs(connections) do
+    connection:close()
+  end
+
+  -- once more, and it ends at once
+  local stubborn <close>, _, waiting = start_graceful(10, 1, 1000)
+  assert(stubborn:kill "TERM")
+  assert.are.equal("TERM: no new connections", stubborn.stdout:read "l")
+  assert(stubborn:kill "TERM")
+  assert.are.equal("", stubborn.stdout:read "a")
+  assert.is_nil((stubborn:wait()))
+  waiting[1]:close()
+  return true
+end
+
+runs["graceful.lua"] = function()
+  assert.is_true((uring.timeout(20, be_graceful)))
 end
 
 describe("examples", function()

@@ -689,7 +689,7 @@ describe("streams", function()
           assert.is_truthy(helper.error_of(r.read_some, r, wrong)
             :find("bad argument #1 to 'read_some' (positive integer expected)", 1, true))
         end
-        for _, wrong in ipairs { "x", "", "*", "n", true, {}, 1.5 } do
+        for _, wrong in ipairs { "x", "", "*", "N", true, {}, 1.5 } do
           assert.is_truthy(helper.error_of(r.read, r, wrong):find("bad argument", 1, true))
         end
         assert.is_truthy(helper.error_of(r.read, r, -1):find("bad argument", 1, true))

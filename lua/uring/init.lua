@@ -10,23 +10,7 @@
 
 local core = require "uring.core"
 local custom = require "uring.custom"
-local dump = require "uring.dump"
-local connect = require "uring.connect"
-local file = require "uring.file"
-local listener = require "uring.listener"
-local operation_loop = require "uring.operation_loop"
-local passing = require "uring.passing"
-local process = require "uring.process"
-local readiness = require "uring.readiness"
-local resolve = require "uring.resolve"
 local scope = require "uring.scope"
-local signals = require "uring.signals"
-local socket = require "uring.socket"
-local socket_options = require "uring.socket_options"
-local stream = require "uring.stream"
-local transfer = require "uring.transfer"
-local udp = require "uring.udp"
-local waiter = require "uring.waiter"
 
 local M = {
   _VERSION = "uring scm";
@@ -77,14 +61,9 @@ local M = {
   -- ("recv on fd 5", "sleep", "channel", "task fetcher" …), `since` for how many
   -- seconds, to within some milliseconds.
   tasks = core.tasks;
-  readiness = readiness.new;
-  operation = operation_loop.new;
-  run_operations = operation_loop.run;
-  waiter = waiter.new;
   current = core.current;
   on_error = core.on_error;
   isatty = core.isatty;
-  dump = dump;
 
   --- What tasks hand to each other and wait for one another with: `channel`,
   -- `select`, `semaphore`, `mutex`, `condition`, `waitgroup`.  First come, first
@@ -93,27 +72,57 @@ local M = {
   --- The functions of `coroutine`, where an await inside of a coroutine passes
   -- through `resume` and `wrap` to the task that runs it.
   coroutine = core.coroutine;
+}
 
-  open = file.open;
-  listen = listener.listen;
-  connect = connect.connect;
-  resolve = resolve.resolve;
-  udp = udp.udp;
-  pipe = socket.pipe;
-  socketpair = socket.socketpair;
-  transfer = transfer.transfer;
+-- What is loaded when it is first used: its module, and its name there, if it is
+-- not the module itself.
+local later = {
+  readiness = { "uring.readiness", "new" };
+  operation = { "uring.operation_loop", "new" };
+  run_operations = { "uring.operation_loop", "run" };
+  waiter = { "uring.waiter", "new" };
+  dump = { "uring.dump" };
 
+  open = { "uring.file", "open" };
+  --- Files and directories by path, see `uring.fs`.
+  fs = { "uring.fs" };
+  listen = { "uring.sockets", "listen" };
+  connect = { "uring.sockets", "connect" };
+  resolve = { "uring.resolve", "resolve" };
+  udp = { "uring.sockets", "udp" };
+  pipe = { "uring.sockets", "pipe" };
+  socketpair = { "uring.sockets", "socketpair" };
+  transfer = { "uring.sockets", "transfer" };
   --- Programs that run beside this one: `process.spawn { "cat", stdin = "pipe" }` →
   -- a process with streams, `wait`, `kill`; `process.run { "ls", "-l" }` → what it
   -- had to say.  See `uring.process`.
-  process = process;
+  process = { "uring.process" };
   --- `for name in uring.signals { "INT", "TERM" } do`: see `uring.signals`.
-  signals = signals.signals;
+  signals = { "uring.signals", "signals" };
 }
 
-for _, more in ipairs { passing, socket_options } do
-  more.extend(stream.methods)
+local function load(_, name)
+  local from = later[name]
+  if not from then
+    return nil
+  end
+  local value = require(from[1])
+  if from[2] then
+    value = value[from[2]]
+  end
+  M[name] = value
+  return value
 end
+
+setmetatable(M, {
+  __index = load;
+  __pairs = function()
+    for name in pairs(later) do
+      load(M, name)
+    end
+    return next, M
+  end;
+})
 
 core.on_error(function(err, traceback)
   io.stderr:write("uring: error in a task nobody waits for: ", tostring(err), "\n",

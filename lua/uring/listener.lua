@@ -200,9 +200,13 @@ end
 local function accept(self)
   local connection = stream.new("socket", self.name)
   local fd, message, errno
-  if self.flow then
+  while self.flow and not fd do
     fd, message, errno = take(self, self.flow)
-  else
+    if errno and (errno ~= ECANCELED or not self.descriptor) then
+      break
+    end -- else another task that waited for it was cancelled, and it with that
+  end
+  if not fd and (not errno or errno == ECANCELED and self.descriptor) then
     self.busy = self.busy + 1
     fd, message, errno = op.accept(self.number, const.SOCK_CLOEXEC, NO_PEER)
     self.busy = self.busy - 1

@@ -54,10 +54,11 @@ end
 
 -- Nil while it runs; else what `wait` returns.
 local function result(self)
-  local state, code = self.child:state()
+  local state, code = self.child:state(not self.ending)
   if state == "running" or state == "stopped" then
     return nil
   end
+  self.taken = self.taken or not self.ending
   if self.waiting == 0 then
     self.child:close()
   end
@@ -145,20 +146,30 @@ local function close_streams(self)
   end
 end
 
+-- Nobody takes the record of the process meanwhile: its number, and so that of
+-- its group, stays its own until the last of them is dead.
+local function terminate(self)
+  local child, ended = self.child, nil
+  self.ending = true
+  if self.grace > 0 then
+    child:terminate()
+    ended = scope.timeout(self.grace, await_end, self)
+  end
+  if not ended or self.leads then
+    child:kill(KILL, true)
+  end
+  if not ended then
+    await_end(self)
+  end
+  self.ending = false
+end
+
 local function finish(self)
   close_streams(self)
   if self.detached then
     return true
-  end
-  local child = self.child
-  if not result(self) then
-    child:terminate()
-    if scope.timeout(self.grace, await_end, self) == nil and not result(self) then
-      child:kill(KILL, true)
-      await_end(self)
-    elseif self.leads then -- what is left of its group, while that is still its own
-      child:kill(KILL, true)
-    end
+  elseif not self.taken then
+    terminate(self)
   end
   return self:wait()
 end
@@ -189,7 +200,9 @@ Process.__close = methods.close
 function Process:__tostring()
   local state, code = "detached", nil
   if not self.detached then
-    state, code = self.child:state()
+    local ours -- in a child of fork it is not
+    ours, state, code = pcall(self.child.state, self.child)
+    state = ours and state or "the parent's"
   end
   if state == "signal" then
     code = names.name(code)
@@ -229,6 +242,8 @@ local function start(plan)
     leads = plan.leads;          -- a group of its own
     waiting = 0;                 -- who polls the pidfd; more after one that raised,
                                  -- which keeps it open until this is collected
+    ending = false;              -- `close` is at it
+    taken = false;               -- it has ended, and its number is free for others
     detached = false;
     stdin = nil; stdout = nil; stderr = nil; -- streams, where there are pipes
   }, Process)
@@ -276,7 +291,8 @@ end
 --   or of a file where it was that
 -- @raise wrong types, unknown options
 function M.spawn(given)
-  return spawn("spawn", given)
+  local process, message, errno = spawn("spawn", given)
+  return process, message, errno
 end
 
 --

@@ -130,7 +130,7 @@ local function check_path(what, x, mode)
 end
 
 -- What is to become a descriptor of the process: { path, mode }, { fd, owner },
--- { pipe } or { like }, another of its descriptors.
+-- { pipe }, { like }, another of its descriptors, or {}: nothing.
 local function check_source(what, x, target, words)
   if words[x] then
     return words[x](target)
@@ -154,15 +154,24 @@ local function null()
   return { path = "/dev/null", mode = "r+" }
 end
 
+-- One that is closed here now is so in the process, whatever is opened meanwhile.
 local function inherit(target)
-  return { fd = target }
+  return core.is_open(target) and { fd = target } or {}
 end
 
-local standard_words = { inherit = inherit, null = null, pipe = function() return { pipe = true } end }
+local function pipe()
+  return { pipe = true }
+end
+
+local function like_stdout()
+  return { like = 1 }
+end
+
+local standard_words = { inherit = inherit, null = null, pipe = pipe }
 local words = {
   stdin = standard_words;
   stdout = standard_words;
-  stderr = setmetatable({ stdout = function() return { like = 1 } end }, { __index = standard_words });
+  stderr = { inherit = inherit, null = null, pipe = pipe, stdout = like_stdout };
   fds = { null = null };
 }
 
@@ -210,7 +219,8 @@ local function hold(plan)
   return descriptor
 end
 
--- Opens what becomes one of the descriptors.  Its number; nil, message, errno.
+-- Opens what becomes one of the descriptors.  Its number; nil where there is
+-- none; nil, message, errno.
 local function open_source(plan, source)
   if source.path then
     local opened, message, errno = file.open(source.path, source.mode)
@@ -244,13 +254,11 @@ end
 -- @treturn boolean true; nil, message, errno
 function methods:open()
   for target, source in pairs(self.wanted) do
-    if not source.like then
-      local fd, message, errno = open_source(self, source)
-      if not fd then
-        return nil, message, errno
-      end
-      self.sources[target] = fd
+    local fd, message, errno = open_source(self, source)
+    if message then
+      return nil, message, errno
     end
+    self.sources[target] = fd
   end
   for target, source in pairs(self.wanted) do
     if source.like then
@@ -275,7 +283,7 @@ end
 local function check_seconds(subject, given, name, max)
   local seconds = given[name]
   if seconds and not (seconds >= 0 and seconds <= max) then
-    fail("option '%s' of %s: %s is not from 0 to %d seconds", name, subject, tostring(seconds), max)
+    fail("option '%s' of %s: %s is not from 0 to %.14g seconds", name, subject, tostring(seconds), max)
   end
 end
 

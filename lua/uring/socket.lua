@@ -94,12 +94,13 @@ end
 -- Two streams of the pair of descriptors that `make` makes.
 local function pair(kind, name, make)
   local one, other = stream.new(kind, name), stream.new(kind, name)
-  local fd, second, errno = make(one.descriptor, other.descriptor)
+  local first <close> = core.descriptor()
+  local second <close> = core.descriptor()
+  local fd, message, errno = make(first, second)
   if not fd then
-    return nil, second, errno
+    return nil, message, errno
   end
-  one.number, other.number = fd, second
-  return one, other
+  return stream.open(one, first:take()), stream.open(other, second:take())
 end
 
 --- A pipe.

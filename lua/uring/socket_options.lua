@@ -1,7 +1,6 @@
 --- Options of sockets, as methods: of streams, listeners and UDP sockets.  Each
 -- finds the socket by the object's `fd`, which raises where it is closed.
 
-local blame = require "uring.blame"
 local core = require "uring.core"
 
 local M = {}
@@ -64,7 +63,7 @@ local methods = {}
 function methods:sockopt(name, value)
   local ok, result, message, errno = pcall(core.sockopt, self:fd(), name, value)
   if not ok then
-    blame(result, 2)
+    error(result, 2) -- the core names no place, since it was called by pcall
   elseif value == nil or result == nil then
     return result, message, errno
   end

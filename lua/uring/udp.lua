@@ -200,17 +200,21 @@ local function receive_one(self, seconds)
   return data, sender(message), was_cut(message)
 end
 
--- The next of those that the kernel receives on and on; nothing where that has
--- ended and has to be started again.
+-- The next of those that the kernel receives on and on.  `false` where that has
+-- ended, since a task that waited for it was cancelled: there is no use in waiting
+-- for it.
 local function take(self, flow)
   local n, message, data = flow:await()
-  if not n then
-    if self.flow == flow then
-      self.flow = nil
-    end
-    return failed(self, message, data)
+  if n then
+    return data or "", sender(message), was_cut(message)
   end
-  return data or "", sender(message), was_cut(message)
+  if self.flow == flow then
+    self.flow = nil
+  end
+  if data == ECANCELED and self.descriptor then
+    return false
+  end
+  return failed(self, message, data)
 end
 
 --- Waits for a datagram.
@@ -224,12 +228,18 @@ function methods:recv(seconds)
     error("bad argument #1 to 'recv' (seconds expected)", 2)
   end
   seconds = seconds or self.seconds
-  if not self.flow then
-    return receive_one(self, seconds)
-  elseif not seconds then
-    return take(self, self.flow)
+  while self.flow do
+    local data, peer, cut
+    if seconds then
+      data, peer, cut = scope.timeout(seconds, take, self, self.flow)
+    else
+      data, peer, cut = take(self, self.flow)
+    end
+    if data ~= false then
+      return data, peer, cut
+    end
   end
-  return scope.timeout(seconds, take, self, self.flow)
+  return receive_one(self, seconds)
 end
 
 --- Sets how long `recv` waits.
@@ -258,16 +268,17 @@ end
 function methods:datagrams()
   check_open(self)
   return function()
-    if not self.descriptor then
-      return nil
-    elseif not self.flow then
-      start_flow(self)
+    local data, peer, cut = false, nil, nil
+    while data == false and self.descriptor do
+      if not self.flow then
+        start_flow(self)
+      end
+      data, peer, cut = take(self, self.flow)
     end
-    local data, peer, cut = take(self, self.flow)
-    if not data and peer ~= "closed" then
+    if data == nil and peer ~= "closed" then
       error(peer, 2)
     end
-    return data, peer, cut
+    return data or nil, peer, cut
   end
 end
 

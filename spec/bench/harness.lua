@@ -124,6 +124,20 @@ function h.cached_file(mib)
   return path
 end
 
+--- The path of a new file of so many MiB of lines of 20 to 100 bytes, all of it in the page cache.
+function h.cached_text(mib)
+  local path = os.tmpname()
+  local f <close> = assert(io.open(path, "w"))
+  local size, i = 0, 0
+  while size < mib * 1048576 do
+    i = i + 1
+    local line = ("line %10d %s\n"):format(i, ("x"):rep(i * 7919 % 81))
+    assert(f:write(line))
+    size = size + #line
+  end
+  return path
+end
+
 --- What a contender needs: the name of a Lua module, or of a command behind an exclamation mark.
 -- Returns nothing when it is there, else a sentence.
 function h.missing(needs)

@@ -61,6 +61,39 @@ static int wait_lua(lua_State *L)
   return 1;
 }
 
+/* children() -> are there any; the pid of one that has ended and that nobody
+** has waited for */
+static int children(lua_State *L)
+{
+  siginfo_t info;
+  info.si_pid = 0;
+  lua_pushboolean(L,
+                  waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0);
+  if (info.si_pid == 0)
+    return 1;
+  lua_pushinteger(L, info.si_pid);
+  return 2;
+}
+
+/* ignore_signal(number): from now on */
+static int ignore_signal(lua_State *L)
+{
+  signal((int)luaL_checkinteger(L, 1), SIG_IGN);
+  return 0;
+}
+
+/* disposition(number) -> "default" | "ignored" | "handled" */
+static int disposition(lua_State *L)
+{
+  struct sigaction now;
+  if (sigaction((int)luaL_checkinteger(L, 1), NULL, &now) < 0)
+    return luaL_error(L, "sigaction: %s", strerror(errno));
+  lua_pushstring(L, now.sa_handler == SIG_DFL   ? "default"
+                    : now.sa_handler == SIG_IGN ? "ignored"
+                                                : "handled");
+  return 1;
+}
+
 /* exit(status): ends a forked child at once, without lua_close */
 static int exit_lua(lua_State *L)
 {
@@ -157,11 +190,13 @@ static int close_lua(lua_State *L)
   return 0;
 }
 
-/* limit_fds(n): this process has at most n descriptors from now on */
+/* limit_fds(n): this process has at most n descriptors from now on, until the
+** next call */
 static int limit_fds(lua_State *L)
 {
-  rlim_t n = (rlim_t)luaL_checkinteger(L, 1);
-  struct rlimit limit = {n, n};
+  struct rlimit limit;
+  getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = (rlim_t)luaL_checkinteger(L, 1);
   if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
     return luaL_error(L, "setrlimit: %s", strerror(errno));
   return 0;
@@ -439,6 +474,9 @@ static const luaL_Reg functions[] = {
     {"fork", fork_lua},
     {"wait", wait_lua},
     {"exit", exit_lua},
+    {"children", children},
+    {"ignore_signal", ignore_signal},
+    {"disposition", disposition},
     {"kill", kill_lua},
     {"getpid", getpid_lua},
     {"cpu", cpu},

@@ -12,6 +12,9 @@ end
 local function tables_of(value)
   local found, meta = {}, debug.getmetatable(value)
   if type(value) == "table" then
+    if value == package.loaded.uring then
+      pairs(value) -- loads what has not been used yet
+    end
     found[1] = value
   end
   for _ = 1, 8 do -- a chain may be a circle

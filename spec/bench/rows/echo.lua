@@ -19,7 +19,6 @@ return function(h)
       { name = "luv", needs = "luv", measure = script "echo_luv" },
       { name = "luv try_write", needs = "luv", measure = script("echo_luv", "try") },
       { name = "cqueues", needs = "cqueues", measure = script "echo_cqueues" },
-      { name = "uring streams", measure = script "echo_stream_uring" },
     },
     budgets = {
       { peer = "C", figure = "cpu", at_least = 1.0 },

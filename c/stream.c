@@ -1,0 +1,376 @@
+/* The Stream object: its life, its limits. */
+#include "stream.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "errors.h"
+#include "event.h"
+#include "stream_call.h"
+#include "timer.h"
+
+/* Bytes of a line, and of everything, where it comes from somebody else. */
+#define LINE_MAX_BYTES ((size_t)1 << 20)
+#define ALL_MAX_BYTES  ((size_t)1 << 28)
+
+/* What a file keeps before it is written. */
+#define FILE_ROOM 16384u
+
+/*
+** Making
+*/
+
+struct stream *stream_push(lua_State *L, struct core *core,
+                           enum stream_kind kind, int name)
+{
+  struct stream *s;
+  name = lua_absindex(L, name);
+  s = lua_newuserdatauv(L, sizeof *s, 1);
+  memset(s, 0, sizeof *s);
+  s->core = core;
+  s->fd = -1;
+  s->kind = (uint8_t)kind;
+  s->writable = true;
+  s->chunk = 4096;
+  s->limits.line = kind == STREAM_FILE ? SIZE_MAX : LINE_MAX_BYTES;
+  s->limits.all = kind == STREAM_FILE ? SIZE_MAX : ALL_MAX_BYTES;
+  stream_adopt(s);
+  lua_pushvalue(L, name);
+  lua_setiuservalue(L, -2, 1);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, core->stream_meta_ref);
+  lua_setmetatable(L, -2);
+  return s;
+}
+
+/* What is to be known of a file.  Neither call waits, for a file server
+** either. */
+static void look_at_file(struct stream *s)
+{
+  struct statx info;
+  int flags = fcntl(s->fd, F_GETFL);
+  s->writable = flags < 0 || (flags & O_ACCMODE) != O_RDONLY;
+  s->regular = statx(s->fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE,
+                     &info) == 0 &&
+               S_ISREG(info.stx_mode);
+  if (s->regular) { /* a device is told at once */
+    s->buffering = BUFFER_FULL;
+    s->room = FILE_ROOM;
+  }
+}
+
+void stream_open(struct stream *s, int fd)
+{
+  s->fd = fd;
+  if (stream_is_file(s))
+    look_at_file(s);
+}
+
+/*
+** At hand
+*/
+
+struct stream *stream_test(lua_State *L, int index)
+{
+  return luaL_testudata(L, index, STREAM_TYPE);
+}
+
+struct stream *stream_self(lua_State *L)
+{
+  struct stream *s = core_self(L);
+  return s != NULL ? s : luaL_checkudata(L, 1, STREAM_TYPE);
+}
+
+struct stream *stream_open_self(lua_State *L)
+{
+  struct stream *s = stream_self(L);
+  if (!stream_is_open(s))
+    luaL_error(L, "attempt to use a closed %s", stream_kind_name(s));
+  return s;
+}
+
+int stream_bad_argument(lua_State *L, int n, const char *method,
+                        const char *why)
+{
+  return luaL_error(L, "bad argument #%d to '%s' (%s)", n, method, why);
+}
+
+int stream_failure(lua_State *L, const struct stream *s, const char *subject,
+                   int err)
+{
+  lua_pushnil(L);
+  if (err == STREAM_LATE) {
+    lua_pushliteral(L, "timeout");
+    err = -ETIMEDOUT;
+  } else if (err == -ECANCELED && !stream_is_open(s)) {
+    lua_pushliteral(L, "closed");
+  } else if (stream_is_file(s)) {
+    lua_pushstring(L, strerror(-err));
+  } else {
+    lua_pushfstring(L, "%s: %s", subject, strerror(-err));
+  }
+  lua_pushinteger(L, -err);
+  return 3;
+}
+
+void stream_unread(struct stream *s)
+{
+  size_t ahead = input_size(&s->in);
+  if (!s->regular || ahead == 0)
+    return;
+  (void)lseek(s->fd, -(off_t)ahead, SEEK_CUR);
+  s->in.cursor = s->in.last;
+  input_take(&s->in, true);
+}
+
+/*
+** Closing
+*/
+
+/* Writes what is buffered, for nobody else will.  A socket is not waited for.
+ */
+static void write_out(struct stream *s)
+{
+  struct output *out = &s->out;
+  while (s->buffering != BUFFER_NOTHING && out->first < out->last) {
+    const unsigned char *at = out->block->data + out->first;
+    ssize_t n = s->kind == STREAM_SOCKET ? send(s->fd, at, output_size(out),
+                                                MSG_DONTWAIT | MSG_NOSIGNAL)
+                                         : write(s->fd, at, output_size(out));
+    if (n > 0)
+      out->first += (size_t)n;
+    else if (n == 0 || errno != EINTR)
+      break;
+  }
+}
+
+static void let_go(struct stream *s)
+{
+  input_drop(&s->in);
+  output_drop(&s->out);
+  s->fd = -1;
+}
+
+/* What is dropped without being closed. */
+static int stream_gc(lua_State *L)
+{
+  struct stream *s = stream_self(L);
+  int fd = s->fd;
+  if (fd < 0)
+    return 0;
+  stream_enter(s);
+  stream_unread(s);
+  write_out(s);
+  let_go(s);
+  close(fd);
+  return 0;
+}
+
+/* stream_closing(stream) -> is it to be closed?  Whoever uses it is
+** interrupted, and nobody does from now on */
+static int stream_closing(lua_State *L)
+{
+  struct stream *s = stream_self(L);
+  bool open = stream_is_open(s);
+  if (open) {
+    stream_enter(s);
+    s->closing = true;
+    stream_interrupt(s);
+    if (!stream_is_file(s) && s->lanes[LANE_READ].owner == NULL)
+      input_drop(&s->in);
+  }
+  lua_pushboolean(L, open);
+  return 1;
+}
+
+/* stream_closed(stream): its descriptor has been closed */
+static int stream_closed(lua_State *L)
+{
+  let_go(stream_self(L));
+  return 0;
+}
+
+/*
+** Functions
+*/
+
+static const char *const kinds[] = {"socket", "pipe", "tty", "file", NULL};
+
+/* stream(kind, name) -> Stream, without a descriptor */
+static int stream_new(lua_State *L)
+{
+  struct core *core = core_upvalue(L);
+  int kind = luaL_checkoption(L, 1, NULL, kinds);
+  luaL_checkstring(L, 2);
+  core_enter(L, core);
+  stream_push(L, core, (enum stream_kind)kind, 2);
+  return 1;
+}
+
+/* stream_open(stream, fd) -> Stream, which owns the descriptor from now on */
+static int stream_open_lua(lua_State *L)
+{
+  struct stream *s = stream_self(L);
+  lua_Integer fd = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, fd >= 0 && fd <= INT_MAX, 2, "descriptor out of range");
+  luaL_argcheck(L, s->fd < 0, 1, "there is a descriptor in it");
+  stream_open(s, (int)fd);
+  lua_settop(L, 1);
+  return 1;
+}
+
+/* stream_kind(x) -> kind, is it open?; nil: it is no stream */
+static int stream_kind_of(lua_State *L)
+{
+  const struct stream *s = stream_test(L, 1);
+  if (s == NULL) {
+    lua_pushnil(L);
+    return 1;
+  }
+  lua_pushstring(L, stream_kind_name(s));
+  lua_pushboolean(L, stream_is_open(s));
+  return 2;
+}
+
+/* stream_in_hand(stream) -> bytes that have been read and not been taken */
+static int stream_in_hand(lua_State *L)
+{
+  lua_pushinteger(L, (lua_Integer)input_size(&stream_self(L)->in));
+  return 1;
+}
+
+/* stream_number(stream) -> descriptor, also of one that is being closed */
+static int stream_number(lua_State *L)
+{
+  lua_pushinteger(L, stream_self(L)->fd);
+  return 1;
+}
+
+/* stream_name(stream) -> its name */
+static int stream_name(lua_State *L)
+{
+  stream_self(L);
+  lua_getiuservalue(L, 1, 1);
+  return 1;
+}
+
+/* stream_limits(stream, line | nil, all | nil) -> both, in bytes */
+static int stream_limits(lua_State *L)
+{
+  struct stream *s = stream_self(L);
+  if (!lua_isnoneornil(L, 2))
+    s->limits.line = (size_t)luaL_checkinteger(L, 2);
+  if (!lua_isnoneornil(L, 3))
+    s->limits.all = (size_t)luaL_checkinteger(L, 3);
+  lua_pushinteger(L, s->limits.line < LUA_MAXINTEGER
+                         ? (lua_Integer)s->limits.line
+                         : LUA_MAXINTEGER);
+  lua_pushinteger(L, s->limits.all < LUA_MAXINTEGER
+                         ? (lua_Integer)s->limits.all
+                         : LUA_MAXINTEGER);
+  return 2;
+}
+
+/*
+** Methods
+*/
+
+/* stream:fd() -> descriptor */
+static int stream_fd(lua_State *L)
+{
+  lua_pushinteger(L, stream_open_self(L)->fd);
+  return 1;
+}
+
+/* stream:timeout([seconds]) -> stream: every single call on it has so long;
+** nil: there is no limit */
+static int stream_timeout(lua_State *L)
+{
+  struct stream *s = stream_open_self(L);
+  lua_Number seconds = 0;
+  if (!lua_isnoneornil(L, 2)) {
+    if (lua_type(L, 2) != LUA_TNUMBER) {
+      lua_pushfstring(L, "seconds or nil expected, got %s",
+                      luaL_typename(L, 2));
+      return stream_bad_argument(L, 1, "timeout", lua_tostring(L, -1));
+    }
+    seconds = lua_tonumber(L, 2);
+    if (!(seconds >= 0))
+      return stream_bad_argument(L, 1, "timeout", "seconds are negative");
+    s->timeout_ns = seconds_to_ns(seconds);
+    s->timeout_ns += s->timeout_ns == 0;
+  } else {
+    s->timeout_ns = 0;
+  }
+  lua_settop(L, 1);
+  return 1;
+}
+
+static int stream_tostring(lua_State *L)
+{
+  struct stream *s = stream_self(L);
+  lua_getiuservalue(L, 1, 1);
+  if (!stream_is_open(s))
+    lua_pushfstring(L, "%s (closed)", stream_kind_name(s));
+  else
+    lua_pushfstring(L, "%s (%s, fd %d)", stream_kind_name(s),
+                    lua_tostring(L, -1), s->fd);
+  return 1;
+}
+
+static const luaL_Reg methods[] = {
+    {"fd", stream_fd},
+    {"timeout", stream_timeout},
+    {NULL, NULL},
+};
+
+static const luaL_Reg meta[] = {
+    {"__gc", stream_gc},
+    {"__tostring", stream_tostring},
+    {NULL, NULL},
+};
+
+static const luaL_Reg of_streams[] = {
+    {"stream_open", stream_open_lua},
+    {"stream_closing", stream_closing},
+    {"stream_closed", stream_closed},
+    {"stream_finish", stream_finish},
+    {"stream_number", stream_number},
+    {"stream_name", stream_name},
+    {"stream_limits", stream_limits},
+    {"stream_kind", stream_kind_of},
+    {"stream_lines", stream_lines_closing},
+    {"stream_in_hand", stream_in_hand},
+    {NULL, NULL},
+};
+
+/* Sets `stream` and functions on streams, and `stream_meta`, the metatable
+** whose __index has the methods, in the table on the top. */
+void stream_register(lua_State *L, struct core *core)
+{
+  int meta_at;
+  stream_io_register();
+  luaL_newmetatable(L, STREAM_TYPE);
+  meta_at = lua_gettop(L);
+  core_set_methods(L, meta, meta_at);
+  lua_newtable(L);
+  core_set_methods(L, methods, meta_at);
+  stream_read_register(L, meta_at);
+  stream_write_register(L, meta_at);
+  lua_setfield(L, meta_at, "__index");
+  lua_pushvalue(L, meta_at);
+  core->stream_meta_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_pushvalue(L, meta_at);
+  lua_setfield(L, meta_at - 1, "stream_meta");
+  lua_pushvalue(L, meta_at - 1);
+  core_set_methods(L, of_streams, meta_at);
+  lua_settop(L, meta_at - 1);
+  lua_pushlightuserdata(L, core);
+  lua_pushcclosure(L, stream_new, 1);
+  lua_setfield(L, -2, "stream");
+}

@@ -1,0 +1,474 @@
+/* Writing to streams, and what goes with it: flushing, positions.
+**
+** The arguments of a call are sent from where they are, several by one
+** vector; a few short ones are put together first.  Where a stream is
+** buffered they are copied while there is room, as C's stdio does it.
+*/
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "errors.h"
+#include "stream_call.h"
+
+/* Several arguments of so many bytes, together, are copied to be one. */
+#define GATHERED 8192u
+
+/* What a file keeps before it is written, unless told otherwise. */
+#define ROOM 16384u
+
+/*
+** The arguments
+*/
+
+size_t stream_argument(lua_State *L, const struct stream *s, int index,
+                       const char **text)
+{
+  const struct buffer *b;
+  size_t size;
+  const char *at = NULL;
+  if (lua_type(L, index) == LUA_TSTRING) {
+    at = lua_tolstring(L, index, &size);
+  } else {
+    b = buffer_test(L, s->core, index);
+    size = b->size;
+    at = (const char *)buffer_data(b);
+  }
+  if (text != NULL)
+    *text = at;
+  return size;
+}
+
+static int bad_argument(lua_State *L, int index)
+{
+  lua_pushfstring(L, "string expected, got %s",
+                  luaL_getmetafield(L, index, "__name") == LUA_TSTRING
+                      ? lua_tostring(L, -1)
+                      : luaL_typename(L, index));
+  return stream_bad_argument(L, index - 1, "write", lua_tostring(L, -1));
+}
+
+/* Numbers as io writes them. */
+static void number_to_text(lua_State *L, int index)
+{
+  char text[64];
+  if (lua_isinteger(L, index)) {
+    lua_tolstring(L, index, NULL);
+    return;
+  }
+  snprintf(text, sizeof text, LUA_NUMBER_FMT, lua_tonumber(L, index));
+  lua_pushstring(L, text);
+  lua_replace(L, index);
+}
+
+/* A Buffer that the program cannot close, of the same bytes. */
+static void keep_buffer(lua_State *L, int index, const struct buffer *b)
+{
+  struct buffer *slice;
+  buffer_read_access(L, b);
+  slice = buffer_push_closed(L);
+  if (b->block == NULL) /* a finaliser has */
+    luaL_error(L, "attempt to use a closed buffer");
+  slice->block = b->block;
+  slice->block->refs++;
+  slice->offset = b->offset;
+  slice->size = b->size;
+  lua_replace(L, index);
+}
+
+/* Makes every argument a string or a Buffer of ours; returns their size. */
+static size_t check_arguments(lua_State *L, const struct stream *s, int last)
+{
+  size_t total = 0;
+  for (int i = 2; i <= last; i++) {
+    const struct buffer *b = NULL;
+    if (lua_type(L, i) == LUA_TNUMBER)
+      number_to_text(L, i);
+    else if (lua_type(L, i) != LUA_TSTRING &&
+             (b = buffer_test(L, s->core, i)) == NULL)
+      bad_argument(L, i);
+    if (b != NULL)
+      keep_buffer(L, i, b);
+    total += stream_argument(L, s, i, NULL);
+  }
+  return total;
+}
+
+/* A table that keeps them while they are sent together. */
+static void push_keeper(lua_State *L, int last)
+{
+  lua_createtable(L, last - 1, 0);
+  for (int i = 2; i <= last; i++) {
+    lua_pushvalue(L, i);
+    lua_rawseti(L, -2, i - 1);
+  }
+}
+
+/*
+** Writing
+*/
+
+static bool append(struct stream *s, const char *bytes, size_t size,
+                   size_t room)
+{
+  struct output *out = &s->out;
+  if (size == 0)
+    return true;
+  if (out->block == NULL) {
+    out->block = block_new(s->core, room, 16);
+    out->first = out->last = 0;
+  }
+  if (out->block == NULL)
+    return false;
+  memcpy(out->block->data + out->last, bytes, size);
+  out->last += size;
+  return true;
+}
+
+/* Copies all the arguments; false: out of memory, and none is. */
+static bool absorb(lua_State *L, struct stream *s, size_t room)
+{
+  const size_t before = s->out.last;
+  for (int i = 2; i <= s->last; i++) {
+    const char *text;
+    size_t size = stream_argument(L, s, i, &text);
+    if (!append(s, text, size, room)) {
+      s->out.last = before;
+      return false;
+    }
+  }
+  s->sent = s->total;
+  return true;
+}
+
+static bool has_newline(lua_State *L, const struct stream *s)
+{
+  for (int i = 2; i <= s->last; i++) {
+    const char *text;
+    size_t size = stream_argument(L, s, i, &text);
+    if (memchr(text, '\n', size) != NULL)
+      return true;
+  }
+  return false;
+}
+
+/* Is there room for all of it, where the stream keeps what is written? */
+static bool has_room(const struct stream *s, size_t size)
+{
+  size_t capacity = s->out.block != NULL ? s->out.block->size : s->room;
+  return s->buffering != BUFFER_NOTHING && s->out.last + size <= capacity;
+}
+
+/* The first look: how much is there, and can it be copied? */
+static void begin_write(lua_State *L, struct stream *s)
+{
+  s->begun = true;
+  s->last = s->top[LANE_WRITE];
+  if (lua_istable(L, s->last))
+    s->last--;
+  for (int i = 2; i <= s->last; i++)
+    s->total += stream_argument(L, s, i, NULL);
+  if (s->total == 0 || !s->writable)
+    return;
+  stream_unread(s);
+  s->flushes = s->buffering != BUFFER_FULL &&
+               (s->buffering == BUFFER_NOTHING || has_newline(L, s));
+  if (has_room(s, s->total))
+    absorb(L, s, s->room); /* or it is sent from where it is */
+  else if (s->buffering == BUFFER_NOTHING && s->last > 2 &&
+           s->total <= GATHERED)
+    absorb(L, s, s->total);
+  else
+    s->flushes = true;
+}
+
+static enum next look_write(lua_State *L, struct stream *s,
+                            struct piece *piece)
+{
+  (void)piece;
+  if (!s->begun)
+    begin_write(L, s);
+  if (s->total == 0 || !s->writable)
+    return DONE;
+  if (s->sent < s->total)
+    return WAIT;
+  return s->flushes && output_size(&s->out) > 0 ? WAIT : DONE;
+}
+
+static int write_failed(lua_State *L, struct stream *s, int err)
+{
+  size_t sent = s->sent;
+  int n;
+  if (s->buffering == BUFFER_NOTHING) { /* what was put together is dropped */
+    sent -= output_size(&s->out);
+    output_drop(&s->out);
+  }
+  n = stream_failure(L, s, s->kind == STREAM_SOCKET ? "send" : "write", err);
+  lua_pushinteger(L, s->begun ? (lua_Integer)sent : 0);
+  return n + 1;
+}
+
+static int finish_write(lua_State *L, struct stream *s,
+                        const struct piece *piece)
+{
+  (void)piece;
+  if (s->total > 0 && !s->writable)
+    return write_failed(L, s, -EBADF);
+  lua_settop(L, 1);
+  return 1;
+}
+
+static int write_k(lua_State *L, int status, lua_KContext ctx);
+
+static const struct stream_call write_call = {.lane = LANE_WRITE,
+                                              .look = look_write,
+                                              .start = stream_send,
+                                              .finish = finish_write,
+                                              .failed = write_failed,
+                                              .k = write_k};
+
+static int write_k(lua_State *L, int status, lua_KContext ctx)
+{
+  (void)status;
+  return stream_call_k(L, ctx, &write_call);
+}
+
+/* stream:write(…) -> stream; nil, message, errno, bytes written.  Takes
+** strings, numbers and Buffers */
+static int stream_write(lua_State *L)
+{
+  struct stream *s = stream_open_self(L);
+  const int last = lua_gettop(L);
+  size_t total;
+  luaL_checkstack(L, last + LUA_MINSTACK, "too many arguments");
+  total = check_arguments(L, s, last);
+  if (last > 2 && total > (s->buffering ? 0 : GATHERED) &&
+      !(stream_is_idle(s, LANE_WRITE) && has_room(s, total)))
+    push_keeper(L, last);
+  return stream_call(L, s, &write_call);
+}
+
+/*
+** Flushing
+*/
+
+static enum next look_flush(lua_State *L, struct stream *s,
+                            struct piece *piece)
+{
+  (void)L;
+  (void)piece;
+  return output_size(&s->out) > 0 ? WAIT : DONE;
+}
+
+static int finish_flush(lua_State *L, struct stream *s,
+                        const struct piece *piece)
+{
+  (void)piece;
+  stream_unread(s);
+  lua_settop(L, 1);
+  return 1;
+}
+
+static int flush_failed(lua_State *L, struct stream *s, int err)
+{
+  return stream_failure(L, s, s->kind == STREAM_SOCKET ? "send" : "write",
+                        err);
+}
+
+static int flush_k(lua_State *L, int status, lua_KContext ctx);
+
+static const struct stream_call flush_call = {.lane = LANE_WRITE,
+                                              .look = look_flush,
+                                              .start = stream_send,
+                                              .finish = finish_flush,
+                                              .failed = flush_failed,
+                                              .k = flush_k};
+
+static int flush_k(lua_State *L, int status, lua_KContext ctx)
+{
+  (void)status;
+  return stream_call_k(L, ctx, &flush_call);
+}
+
+/* stream:flush() -> stream; nil, message, errno */
+static int stream_flush(lua_State *L)
+{
+  struct stream *s = stream_open_self(L);
+  lua_settop(L, 1);
+  return stream_call(L, s, &flush_call);
+}
+
+static int finish_k(lua_State *L, int status, lua_KContext ctx);
+
+static const struct stream_call finish_call = {.lane = LANE_WRITE,
+                                               .closes = true,
+                                               .look = look_flush,
+                                               .start = stream_send,
+                                               .finish = finish_flush,
+                                               .failed = flush_failed,
+                                               .k = finish_k};
+
+static int finish_k(lua_State *L, int status, lua_KContext ctx)
+{
+  (void)status;
+  return stream_call_k(L, ctx, &finish_call);
+}
+
+int stream_finish(lua_State *L)
+{
+  struct stream *s = stream_self(L);
+  lua_settop(L, 1);
+  return stream_call(L, s, &finish_call);
+}
+
+/*
+** Buffering
+*/
+
+static int finish_setvbuf(lua_State *L, struct stream *s,
+                          const struct piece *piece)
+{
+  (void)piece;
+  output_drop(&s->out); /* there is nothing in it */
+  s->buffering = (uint8_t)lua_tointeger(L, 2);
+  s->room = (unsigned)lua_tointeger(L, 3);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static int setvbuf_k(lua_State *L, int status, lua_KContext ctx);
+
+static const struct stream_call setvbuf_call = {.lane = LANE_WRITE,
+                                                .look = look_flush,
+                                                .start = stream_send,
+                                                .finish = finish_setvbuf,
+                                                .failed = flush_failed,
+                                                .k = setvbuf_k};
+
+static int setvbuf_k(lua_State *L, int status, lua_KContext ctx)
+{
+  (void)status;
+  return stream_call_k(L, ctx, &setvbuf_call);
+}
+
+/* One of the names at argument `arg`; io's words where it is none. */
+static int check_name(lua_State *L, int arg, const char *method,
+                      const char *const names[], int or)
+{
+  const char *name;
+  if (or >= 0 && lua_isnoneornil(L, arg))
+    return or ;
+  name = lua_tostring(L, arg);
+  if (name == NULL) {
+    lua_pushfstring(L, "string expected, got %s",
+                    lua_isnone(L, arg) ? "no value" : luaL_typename(L, arg));
+    return stream_bad_argument(L, arg - 1, method, lua_tostring(L, -1));
+  }
+  for (int i = 0; names[i] != NULL; i++)
+    if (strcmp(name, names[i]) == 0)
+      return i;
+  lua_pushfstring(L, "invalid option '%s'", name);
+  return stream_bad_argument(L, arg - 1, method, lua_tostring(L, -1));
+}
+
+static lua_Integer check_integer(lua_State *L, int arg, const char *method,
+                                 lua_Integer or)
+{
+  int exact;
+  lua_Integer n;
+  if (lua_isnoneornil(L, arg))
+    return or ;
+  n = lua_tointegerx(L, arg, &exact);
+  if (exact)
+    return n;
+  if (lua_isnumber(L, arg))
+    lua_pushliteral(L, "number has no integer representation");
+  else
+    lua_pushfstring(L, "number expected, got %s", luaL_typename(L, arg));
+  return stream_bad_argument(L, arg - 1, method, lua_tostring(L, -1));
+}
+
+/* stream:setvbuf("no" | "full" | "line" [, size]) -> true; nil, message,
+** errno */
+static int stream_setvbuf(lua_State *L)
+{
+  static const char *const modes[] = {"no", "full", "line", NULL};
+  struct stream *s = stream_open_self(L);
+  int mode = check_name(L, 2, "setvbuf", modes, -1);
+  lua_Integer size = check_integer(L, 3, "setvbuf", ROOM);
+  if (size < 1)
+    size = 1;
+  if (size > 1 << 30)
+    size = 1 << 30;
+  lua_settop(L, 1);
+  lua_pushinteger(L, mode);
+  lua_pushinteger(L, size);
+  return stream_call(L, s, &setvbuf_call);
+}
+
+/*
+** Positions
+*/
+
+static int finish_seek(lua_State *L, struct stream *s,
+                       const struct piece *piece)
+{
+  static const int whences[] = {SEEK_SET, SEEK_CUR, SEEK_END};
+  int whence = whences[lua_tointeger(L, 2)];
+  off_t offset = (off_t)lua_tointeger(L, 3), at;
+  bool tells = whence == SEEK_CUR && offset == 0;
+  (void)piece;
+  if (!tells)
+    stream_unread(s);
+  at = lseek(s->fd, offset, whence);
+  if (at < 0)
+    return stream_failure(L, s, "seek", -errno);
+  if (tells && s->regular)
+    at -= (off_t)input_size(&s->in);
+  lua_pushinteger(L, at);
+  return 1;
+}
+
+static int seek_k(lua_State *L, int status, lua_KContext ctx);
+
+static const struct stream_call seek_call = {.lane = LANE_WRITE,
+                                             .look = look_flush,
+                                             .start = stream_send,
+                                             .finish = finish_seek,
+                                             .failed = flush_failed,
+                                             .k = seek_k};
+
+static int seek_k(lua_State *L, int status, lua_KContext ctx)
+{
+  (void)status;
+  return stream_call_k(L, ctx, &seek_call);
+}
+
+/* stream:seek([whence [, offset]]) -> position; nil, message, errno */
+static int stream_seek(lua_State *L)
+{
+  static const char *const whences[] = {"set", "cur", "end", NULL};
+  struct stream *s = stream_open_self(L);
+  int whence = check_name(L, 2, "seek", whences, 1);
+  lua_Integer offset = check_integer(L, 3, "seek", 0);
+  lua_settop(L, 1);
+  lua_pushinteger(L, whence);
+  lua_pushinteger(L, offset);
+  return stream_call(L, s, &seek_call);
+}
+
+static const luaL_Reg methods[] = {
+    {"write", stream_write},
+    {"flush", stream_flush},
+    {"setvbuf", stream_setvbuf},
+    {"seek", stream_seek},
+    {NULL, NULL},
+};
+
+void stream_write_register(lua_State *L, int meta)
+{
+  core_set_methods(L, methods, meta);
+}

@@ -1,0 +1,378 @@
+--- What there is at a path: asking for it, making it, naming it.
+
+local core = require "uring.core"
+local options = require "uring.options"
+
+local op, const, errnos, path_call = core.op, core.const, core.errno, core.path
+local failure = core.failure
+
+local M = {}
+
+--
+-- Arguments
+--
+
+--- A path that is an argument.
+-- @string name of the function
+-- @int n which argument
+-- @return nil, or what the function returns: nil, message, EINVAL
+-- @raise what is no string
+function M.refuse(name, n, path)
+  if type(path) ~= "string" then
+    error(("bad argument #%d to '%s' (string expected, got %s)"):format(n, name, type(path)), 4)
+  end
+  return path:find("\0", 1, true) ~= nil
+end
+
+local function zero_byte(path)
+  return nil, path .. ": there is a zero byte in the path", errnos.EINVAL
+end
+
+-- M.name, of which the first argument is a path.
+local function define(name, fn)
+  M[name] = function(path, ...)
+    if M.refuse(name, 1, path) then
+      return zero_byte(path)
+    end
+    return fn(path, ...)
+  end
+end
+
+-- And so is the second.
+local function define_two(name, fn)
+  M[name] = function(from, to, ...)
+    if M.refuse(name, 1, from) or M.refuse(name, 2, to) then
+      return zero_byte(from .. " -> " .. to)
+    end
+    return fn(from, to, ...)
+  end
+end
+
+--- Permissions: an integer, or its octal digits as a string.
+-- @string name of the function
+-- @int n which argument
+-- @param mode
+-- @int fallback where there is none
+function M.mode(name, n, mode, fallback)
+  if mode == nil then
+    return fallback
+  end
+  local number = mode
+  if type(mode) == "string" then
+    number = mode:find "^[0-7]+$" and tonumber(mode, 8)
+  end
+  if math.type(number) ~= "integer" or number < 0 or number > 4095 then
+    error(("bad argument #%d to '%s' (permissions expected, an integer or octal digits, got %s)"):format(
+      n, name, type(mode) == "string" and ("%q"):format(mode) or type(mode)), 4)
+  end
+  return number
+end
+
+-- What an operation on a path has come to: true for its 0.
+local function done(path, result, _, errno)
+  if not result then
+    return failure(path, errno)
+  end
+  return true
+end
+
+--
+-- Asking
+--
+
+local PERMISSIONS = 4095
+
+local function stat(path, flags)
+  local ok, info, errno = op.statx(nil, path, flags)
+  if not ok then
+    return failure(path, errno)
+  end
+  info.mode = info.mode & PERMISSIONS
+  return info
+end
+
+--- What is at a path; of a link, what it points to.
+-- @function stat
+-- @string path
+-- @treturn table `type` ("file", "directory", "link", "fifo", "socket", "char", "block"),
+--   `size` in bytes, `mode` (permissions), `atime`, `mtime`, `ctime` and `btime` in
+--   seconds, `uid`, `gid`, `nlink`, `ino`, `dev_major`, `dev_minor`, `blocks` of 512
+--   bytes and what else statx(2) tells; nil, "path: reason", errno
+define("stat", function(path) return stat(path, 0) end)
+
+--- As `stat`, but of a link the link itself.
+-- @function lstat
+-- @string path
+define("lstat", function(path) return stat(path, const.AT_SYMLINK_NOFOLLOW) end)
+
+--- Is there something at a path?  A link that leads nowhere is nothing.
+-- @function exists
+-- @string path
+-- @treturn boolean nil, "path: reason", errno where that cannot be told
+define("exists", function(path)
+  local ok, _, errno = op.statx(nil, path, 0, const.STATX_TYPE)
+  if ok then
+    return true
+  elseif errno == errnos.ENOENT or errno == errnos.ENOTDIR then
+    return false
+  end
+  return failure(path, errno)
+end)
+
+--- What a link points to.
+-- @function readlink
+-- @string path
+-- @treturn string nil, "path: reason", errno
+define("readlink", path_call.readlink)
+
+--- The path without links, "." and "..", from the root.
+-- @function realpath
+-- @string path
+-- @treturn string nil, "path: reason", errno
+define("realpath", path_call.realpath)
+
+--- The file system that a path is on.
+-- @function statvfs
+-- @string path
+-- @treturn table `size`, `free` and `available` (to others than root) in bytes,
+--   `files` and `files_free`, `block_size`, `name_max`; nil, "path: reason", errno
+define("statvfs", path_call.statvfs)
+
+--
+-- Making and unmaking
+--
+
+local function mkdir(path, mode)
+  return done(path, op.mkdirat(nil, path, mode))
+end
+
+--- Makes a directory.
+-- @function mkdir
+-- @string path
+-- @tparam[opt=511] int|string mode permissions, subject to the umask
+-- @treturn boolean true; nil, "path: reason", errno
+define("mkdir", function(path, mode) return mkdir(path, M.mode("mkdir", 2, mode, 511)) end)
+
+local function makedirs(path, mode)
+  local ok, message, errno = mkdir(path, mode)
+  if not ok and errno == errnos.ENOENT then
+    local parent = path:match "^(.*[^/])/+[^/]+/*$"
+    if parent then
+      local made, why, code = makedirs(parent, 511)
+      if not made then
+        return nil, why, code
+      end
+      ok, message, errno = mkdir(path, mode)
+    end
+  end
+  if not ok and errno == errnos.EEXIST then
+    local info = stat(path, 0)
+    if info and info.type == "directory" then
+      return true
+    end
+  end
+  return ok, message, errno
+end
+
+--- Makes a directory and those above it that are missing.  One that is there is
+-- none to complain of.
+-- @function makedirs
+-- @string path
+-- @tparam[opt=511] int|string mode of the last; the others have 0777, subject to
+--   the umask
+-- @treturn boolean true; nil, "path: reason", errno
+define("makedirs", function(path, mode) return makedirs(path, M.mode("makedirs", 2, mode, 511)) end)
+
+--- Removes an empty directory.
+-- @function rmdir
+-- @string path
+-- @treturn boolean true; nil, "path: reason", errno
+define("rmdir", function(path) return done(path, op.unlinkat(nil, path, const.AT_REMOVEDIR)) end)
+
+--
+-- Names
+--
+
+local rename_options = { noreplace = "boolean", exchange = "boolean" }
+
+--- Gives a file or directory another path, in one step.
+-- @function rename
+-- @string from
+-- @string to
+-- @tab[opt] o `noreplace`: what is at `to` stays, EEXIST; `exchange`: the two
+--   change places
+-- @treturn boolean true; nil, "from -> to: reason", errno
+define_two("rename", function(from, to, o)
+  o = options.check("rename", o or {}, rename_options)
+  local flags = (o.noreplace and const.RENAME_NOREPLACE or 0) | (o.exchange and const.RENAME_EXCHANGE or 0)
+  return done(from .. " -> " .. to, op.renameat(nil, from, nil, to, flags))
+end)
+
+--- Gives a file one more path.
+-- @function link
+-- @string from the file; of a link, the link itself
+-- @string to the new path
+-- @treturn boolean true; nil, "from -> to: reason", errno
+define_two("link", function(from, to) return done(from .. " -> " .. to, op.linkat(nil, from, nil, to)) end)
+
+--- Makes a symbolic link.
+-- @function symlink
+-- @string target what it says, which need not be there
+-- @string path of the link
+-- @treturn boolean true; nil, "target -> path: reason", errno
+define_two("symlink", function(target, path)
+  return done(target .. " -> " .. path, op.symlinkat(target, nil, path))
+end)
+
+--
+-- Attributes
+--
+
+local attribute_options = { nofollow = "boolean" }
+
+local function nofollow(name, o)
+  return o and options.check(name, o, attribute_options).nofollow or false
+end
+
+--- Sets permissions.
+-- @function chmod
+-- @string path
+-- @tparam int|string mode `493` or `"755"`
+-- @tab[opt] o `nofollow`: of a link itself, which most file systems refuse
+-- @treturn boolean true; nil, "path: reason", errno
+define("chmod", function(path, mode, o)
+  return path_call.chmod(path, M.mode("chmod", 2, mode == nil and false or mode), nofollow("chmod", o))
+end)
+
+--- Sets the owner.
+-- @function chown
+-- @string path
+-- @tparam int|nil uid nil: as it is
+-- @tparam int|nil gid likewise
+-- @tab[opt] o `nofollow`
+-- @treturn boolean true; nil, "path: reason", errno
+define("chown", function(path, uid, gid, o) return path_call.chown(path, uid, gid, nofollow("chown", o)) end)
+
+--- Sets times.
+-- @function utime
+-- @string path
+-- @tparam number|boolean|nil atime in seconds; true: now; nil: as it is
+-- @tparam number|boolean|nil mtime likewise
+-- @tab[opt] o `nofollow`
+-- @treturn boolean true; nil, "path: reason", errno
+define("utime", function(path, atime, mtime, o)
+  return path_call.utime(path, atime, mtime, nofollow("utime", o))
+end)
+
+--- Cuts a file off, or makes it longer by a hole.
+-- @function truncate
+-- @string path
+-- @int[opt=0] size in bytes
+-- @treturn boolean true; nil, "path: reason", errno
+define("truncate", function(path, size)
+  if size ~= nil and (math.type(size) ~= "integer" or size < 0) then
+    error(("bad argument #2 to 'truncate' (size in bytes expected, got %s)"):format(
+      math.type(size) == "integer" and size or type(size)), 3)
+  end
+  local owner <close> = core.descriptor()
+  local fd, _, errno = op.openat(nil, path, const.O_WRONLY | const.O_NONBLOCK | const.O_CLOEXEC)
+  if not fd then
+    return failure(path, errno)
+  end
+  owner:put(fd)
+  return done(path, op.ftruncate(fd, size or 0))
+end)
+
+--
+-- Extended attributes
+--
+
+local VALUE_MAX = 65536 -- bytes, the kernel's limit
+
+-- What names a file: its path, or a descriptor.
+local function target(name, x)
+  if math.type(x) == "integer" then
+    return x, nil
+  elseif M.refuse(name, 1, x) then
+    return nil, nil
+  end
+  return nil, x
+end
+
+local function check_name(name, attribute)
+  if type(attribute) ~= "string" then
+    error(("bad argument #2 to '%s' (string expected, got %s)"):format(name, type(attribute)), 3)
+  end
+  return attribute:find("\0", 1, true) == nil
+end
+
+local function subject(fd, path)
+  return path or "fd " .. fd
+end
+
+--- An extended attribute.
+-- @tparam string|int file its path or descriptor
+-- @string name "user.mime_type"
+-- @treturn string its value; nil, "path: reason", errno: ENODATA where there is none
+function M.getxattr(file, name)
+  local fd, path = target("getxattr", file)
+  if not check_name("getxattr", name) or not fd and not path then
+    return zero_byte(tostring(file))
+  end
+  local buffer <close> = core.buffer(VALUE_MAX)
+  local n, _, errno
+  if path then
+    n, _, errno = op.getxattr(name, buffer, path)
+  else
+    n, _, errno = op.fgetxattr(fd, name, buffer)
+  end
+  if not n then
+    return failure(subject(fd, path), errno)
+  end
+  return buffer:get(1, n)
+end
+
+local xattr_options = { create = "boolean", replace = "boolean" }
+
+--- Sets an extended attribute.
+-- @tparam string|int file its path or descriptor
+-- @string name
+-- @string value
+-- @tab[opt] o `create`: it must not be there yet; `replace`: it must
+-- @treturn boolean true; nil, "path: reason", errno
+function M.setxattr(file, name, value, o)
+  local fd, path = target("setxattr", file)
+  if type(value) ~= "string" then
+    error(("bad argument #3 to 'setxattr' (string expected, got %s)"):format(type(value)), 2)
+  elseif not check_name("setxattr", name) or not fd and not path then
+    return zero_byte(tostring(file))
+  end
+  o = options.check("setxattr", o or {}, xattr_options)
+  local flags = (o.create and const.XATTR_CREATE or 0) | (o.replace and const.XATTR_REPLACE or 0)
+  if path then
+    return done(path, op.setxattr(name, value, path, flags))
+  end
+  return done(subject(fd), op.fsetxattr(fd, name, value, flags))
+end
+
+--- The names of extended attributes.
+-- @function listxattr
+-- @string path
+-- @tab[opt] o `nofollow`
+-- @treturn table a list of strings; nil, "path: reason", errno
+define("listxattr", function(path, o) return path_call.listxattr(path, nofollow("listxattr", o)) end)
+
+--- Removes an extended attribute.
+-- @function removexattr
+-- @string path
+-- @string name
+-- @tab[opt] o `nofollow`
+-- @treturn boolean true; nil, "path: reason", errno
+define("removexattr", function(path, name, o)
+  if not check_name("removexattr", name) then
+    return zero_byte(path)
+  end
+  return path_call.removexattr(path, name, nofollow("removexattr", o))
+end)
+
+return M
