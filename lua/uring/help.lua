@@ -64,7 +64,7 @@ local function by_name(items, name, uring)
     end
   end
   local operation = name:match "^u?r?i?n?g?%.?op%.([%w_]+)$" or name
-  if uring.op[operation] then
+  if pcall(function() return uring.op[operation] end) then -- one that is none raises
     return "uring.op." .. operation .. "\n" .. OPERATION:format(operation)
   end
   return gists(items, name == "uring" and "uring." or name:sub(1, 1):upper() .. name:sub(2) .. ":")

@@ -363,21 +363,6 @@ local function report(err, traceback)
   io.stderr:write(error_text(err), "\n", traceback and traceback .. "\n" or "")
 end
 
--- Servers call the newest of what their handler's name stood for.
-local function follow_redefinitions(uring)
-  local listener = debug.getregistry()["uring.listener"] or uring.Listener
-  local methods = listener and listener.__index
-  local serve = methods and methods.serve
-  if serve then
-    function methods.serve(self, handler, ...)
-      if type(handler) ~= "function" then
-        return serve(self, handler, ...)
-      end
-      return serve(self, function(...) return replaced.latest(handler)(...) end, ...)
-    end
-  end
-end
-
 local function set_globals(self, uring)
   _G.uring = uring
   _G.coroutine = core.coroutine -- those that await; and Ctrl-C knows of them
@@ -419,7 +404,6 @@ function M.run(greeting)
   self.own[self.output.task] = true
   core.on_error(report)
   set_globals(self, uring)
-  follow_redefinitions(uring)
   for _, input in ipairs(self.history) do
     self.terminal:remember(input)
   end
