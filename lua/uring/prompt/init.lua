@@ -269,6 +269,7 @@ local function take_signals(self)
   local caught = interrupt.take()
   self:ring_bell()
   if caught.HUP or caught.TERM then
+    self.signalled = true
     self.ended = caught.HUP and "the terminal was closed" or "terminated"
     self.task:cancel()
     return
@@ -329,8 +330,33 @@ local function wait_for_tasks(self)
   end
 end
 
+-- The terminal has gone, and whoever started us wants us to outlive it (nohup):
+-- until the tasks have ended, or a signal comes.
+local function outlive(self)
+  local keeper = core.spawn_here(function()
+    repeat
+      local list = others(self)
+      for _, t in ipairs(list) do
+        pcall(t.task.await, t.task)
+      end
+    until #list == 0
+  end)
+  self.own[keeper] = true
+  self:ring_bell()
+  while not interrupt.wait(keeper) do
+    local caught = interrupt.take()
+    self:ring_bell()
+    if caught.TERM or caught.INT or caught.HUP then
+      keeper:cancel()
+    end
+  end
+end
+
 local function finish(self)
   self.terminal:close()
+  if self.terminal.is_terminal and not core.isatty(0) and not self.signalled then
+    outlive(self)
+  end
   local tasks = others(self)
   if #tasks > 0 then
     self:say(("%s; %d task%s still running:\n%s"):format(self.ended, #tasks, #tasks == 1 and " was" or "s were",
@@ -393,6 +419,7 @@ function M.run(greeting)
     task = nil;            -- that reads
     own = {};              -- tasks that are the prompt's: task → true
     ended = nil;           -- why
+    signalled = false;     -- by a signal
     failures = 0;
     bell = assert(interrupt.note());
     poll = nil;            -- of the bell
