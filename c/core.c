@@ -25,6 +25,7 @@
 #include "errors.h"
 #include "gather.h"
 #include "interrupt.h"
+#include "io.h"
 #include "locals.h"
 #include "near.h"
 #include "op.h"
@@ -32,8 +33,8 @@
 #include "operation_list.h"
 #include "options.h"
 #include "passing.h"
-#include "pool.h"
 #include "path_call.h"
+#include "pool.h"
 #include "pool_object.h"
 #include "resolve.h"
 #include "ring.h"
@@ -48,6 +49,7 @@
 #include "task.h"
 #include "task_list.h"
 #include "timer.h"
+#include "unwritten.h"
 #include "worker.h"
 
 /* Registry key of the core's userdata. */
@@ -150,6 +152,7 @@ static int core_gc(lua_State *L)
     ring_free(L, core->rings);
   }
   core->home = NULL;
+  unwritten_close(core);
   children_end(core);
   if (core->stream_pool != NULL)
     pool_dispose(core->stream_pool);
@@ -244,14 +247,17 @@ int luaopen_uring_core(lua_State *L)
   coroutine_register(L, core);
   timer_register(L, core);
   worker_register(L, core);
+  directory_register(L, core);
+  copy_register(L, core);
+  path_call_register(L, core);
   resolve_register(L, core);
   signals_register(L);
   child_register(L);
   child_spawn_register(L, core);
   stream_register(L, core);
-  directory_register(L, core);
-  copy_register(L, core);
   path_call_register(L, core);
+  unwritten_register(L, core);
+  io_register(L);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");

@@ -12,6 +12,7 @@
 
 #include <lauxlib.h>
 #include <lua.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -23,6 +24,7 @@ struct child;
 struct pool;
 struct ring;
 struct workers;
+struct stream;
 
 struct core {
   lua_State *L;             /* the main thread; lives as long as the core */
@@ -41,6 +43,9 @@ struct core {
   const void *pool_meta;    /* and of Pools */
   struct pool *stream_pool; /* of all streams, or NULL; see stream_io.c */
   bool no_stream_pool;      /* this kernel has none */
+  struct stream *unwritten; /* those with an output, see unwritten.h */
+  struct core *next;        /* of the process */
+  pthread_t thread;         /* which has made it */
   const void *options_meta; /* and of Options */
   const void *options_last; /* the newest Options; NULL once collected */
   int home_ref;             /* its userdata, in the registry */

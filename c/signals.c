@@ -16,7 +16,6 @@
 */
 #include "signals.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -29,6 +28,7 @@
 #include <unistd.h>
 
 #include "errors.h"
+#include "mapped.h"
 
 #define WATCH_TYPE "uring.signal_watch"
 
@@ -82,16 +82,6 @@ static void on_signal(int signal)
   errno = err;
 }
 
-/* A handler may run at any moment, also when lua_close has unloaded the
-** module, so that stays where it is.  (Linked into the program it has no need
-** to be asked, and the question fails.) */
-static void stay_loaded(void)
-{
-  Dl_info info;
-  if (dladdr((const void *)&watches, &info) != 0)
-    (void)dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
-}
-
 static bool is_ours(int signal)
 {
   struct sigaction now;
@@ -104,7 +94,7 @@ static int install(int signal)
   struct sigaction ours;
   if (taken[signal] && is_ours(signal))
     return 0;
-  stay_loaded();
+  (void)keep_mapped();
   memset(&ours, 0, sizeof ours);
   ours.sa_handler = on_signal;
   ours.sa_flags = SA_RESTART | SA_ONSTACK;
@@ -138,7 +128,7 @@ void signals_tame_sigpipe(void)
   struct sigaction act;
   if (sigaction(SIGPIPE, NULL, &act) < 0 || act.sa_handler != SIG_DFL)
     return;
-  stay_loaded();
+  (void)keep_mapped();
   memset(&act, 0, sizeof act);
   act.sa_handler = on_sigpipe;
   act.sa_flags = SA_RESTART | SA_ONSTACK;

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -14,6 +13,7 @@
 #include "event.h"
 #include "stream_call.h"
 #include "timer.h"
+#include "unwritten.h"
 
 /* Bytes of a line, and of everything, where it comes from somebody else. */
 #define LINE_MAX_BYTES ((size_t)1 << 20)
@@ -132,27 +132,11 @@ void stream_unread(struct stream *s)
 ** Closing
 */
 
-/* Writes what is buffered, for nobody else will.  A socket is not waited for.
- */
-static void write_out(struct stream *s)
-{
-  struct output *out = &s->out;
-  while (s->buffering != BUFFER_NOTHING && out->first < out->last) {
-    const unsigned char *at = out->block->data + out->first;
-    ssize_t n = s->kind == STREAM_SOCKET ? send(s->fd, at, output_size(out),
-                                                MSG_DONTWAIT | MSG_NOSIGNAL)
-                                         : write(s->fd, at, output_size(out));
-    if (n > 0)
-      out->first += (size_t)n;
-    else if (n == 0 || errno != EINTR)
-      break;
-  }
-}
-
 static void let_go(struct stream *s)
 {
   input_drop(&s->in);
   output_drop(&s->out);
+  unwritten_leave(s);
   s->fd = -1;
 }
 
@@ -165,9 +149,10 @@ static int stream_gc(lua_State *L)
     return 0;
   stream_enter(s);
   stream_unread(s);
-  write_out(s);
+  unwritten_write(s);
   let_go(s);
-  close(fd);
+  if (!s->borrowed)
+    close(fd);
   return 0;
 }
 
@@ -175,8 +160,16 @@ static int stream_gc(lua_State *L)
 ** interrupted, and nobody does from now on */
 static int stream_closing(lua_State *L)
 {
-  struct stream *s = stream_self(L);
-  bool open = stream_is_open(s);
+  struct stream *s = stream_test(L, 1);
+  bool open;
+  if (s == NULL) { /* in the name of who has called `close` */
+    luaL_where(L, 2);
+    lua_pushfstring(L, "bad argument #1 to 'close' (%s expected, got %s)",
+                    STREAM_TYPE, luaL_typename(L, 1));
+    lua_concat(L, 2);
+    return lua_error(L);
+  }
+  open = stream_is_open(s);
   if (open) {
     stream_enter(s);
     s->closing = true;
@@ -212,13 +205,15 @@ static int stream_new(lua_State *L)
   return 1;
 }
 
-/* stream_open(stream, fd) -> Stream, which owns the descriptor from now on */
+/* stream_open(stream, fd [, borrowed]) -> Stream, which owns the descriptor
+** from now on, or has only borrowed it */
 static int stream_open_lua(lua_State *L)
 {
   struct stream *s = stream_self(L);
   lua_Integer fd = luaL_checkinteger(L, 2);
   luaL_argcheck(L, fd >= 0 && fd <= INT_MAX, 2, "descriptor out of range");
   luaL_argcheck(L, s->fd < 0, 1, "there is a descriptor in it");
+  s->borrowed = lua_toboolean(L, 3);
   stream_open(s, (int)fd);
   lua_settop(L, 1);
   return 1;

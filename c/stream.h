@@ -49,12 +49,15 @@ struct output {
 
 struct stream {
   struct core *core;
+  struct stream *next; /* among those with an output, see unwritten.h */
+  struct stream **place;
   int fd;            /* -1: closed, or none yet */
   unsigned epoch;    /* of the process whose tasks have the lanes */
   uint8_t kind;      /* enum stream_kind */
   uint8_t buffering; /* enum stream_buffering */
   uint8_t waits[2];  /* enum stream_wait, a lane each */
   uint8_t found;     /* enum found: what the reading call has come to */
+  bool borrowed : 1; /* `fd` is not ours to close */
   bool closing : 1;  /* `fd` is only there to be closed */
   bool writable : 1; /* or nobody knows */
   bool regular : 1;  /* it has a position, which others may share */
@@ -145,6 +148,10 @@ static inline const char *stream_kind_name(const struct stream *s)
   static const char *const names[] = {"socket", "pipe", "tty", "file"};
   return names[s->kind];
 }
+
+/* Methods, for who has put a stream before the arguments. */
+int stream_read(lua_State *L);
+int stream_write(lua_State *L);
 
 /* Before a file is written or its position is asked for: it is where reading
 ** looks to be. */

@@ -332,8 +332,9 @@ static int operate_outside(lua_State *L, struct outside *o, int args)
   return err;
 }
 
+/* `begun`: the lane is free, and `look` has asked for an operation already. */
 static int call_outside(lua_State *L, struct stream *s,
-                        const struct stream_call *c)
+                        const struct stream_call *c, bool begun)
 {
   struct ring *r = ring_home(L, s->core);
   struct outside o = {.s = s, .c = c, .deadline_ns = UINT64_MAX};
@@ -344,14 +345,15 @@ static int call_outside(lua_State *L, struct stream *s,
     o.deadline_ns = now_ns() + s->timeout_ns;
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->core->home_ref);
   o.op = operation_push(L, s->core, -1);
-  if (!lane_is_free(&o))
+  if (!begun && !lane_is_free(&o))
     loop_until(L, r, o.deadline_ns, lane_is_free, &o);
   if (!c->closes && !stream_is_open(s))
     return c->failed(L, s, -ECANCELED);
   if (s->lanes[lane].owner != NULL)
     return c->failed(L, s, STREAM_LATE);
   s->lanes[lane].owner = LANE_OUTSIDE;
-  stream_begin(s, c->lane, args);
+  if (!begun)
+    stream_begin(s, c->lane, args);
   while (err == 0 && c->look(L, s, &o.piece) == WAIT) {
     err = o.late || (!c->closes && !stream_is_open(s)) ? -ECANCELED : 0;
     if (err == 0)
@@ -369,14 +371,16 @@ int stream_call(lua_State *L, struct stream *s, const struct stream_call *c)
 {
   struct piece piece;
   struct task *t;
+  bool idle;
   stream_enter(s);
-  if (stream_is_idle(s, c->lane)) {
+  idle = stream_is_idle(s, c->lane);
+  if (idle) {
     stream_begin(s, c->lane, lua_gettop(L));
     if (c->look(L, s, &piece) == DONE)
       return c->finish(L, s, &piece);
   }
   t = task_awaiting(L, s->core);
   if (t == NULL)
-    return call_outside(L, s, c);
+    return call_outside(L, s, c, idle);
   return call_in_task(L, s, c, t, &piece);
 }

@@ -151,7 +151,7 @@ static int read_k(lua_State *L, int status, lua_KContext ctx)
 
 /* stream:read(…) -> one result a format, up to the first that is nil; nil,
 ** message, errno */
-static int stream_read(lua_State *L)
+int stream_read(lua_State *L)
 {
   struct stream *s = stream_open_self(L);
   luaL_checkstack(L, lua_gettop(L) + LUA_MINSTACK, "too many arguments");
@@ -194,6 +194,11 @@ static int lines_results(lua_State *L, int n)
 static int lines_finish(lua_State *L, struct stream *s,
                         const struct piece *piece)
 {
+  if (s->found == NO_FORMAT) { /* an argument of `lines`, to who wrote it */
+    const char *why = format_complaint(L, s->format);
+    take(s);
+    return luaL_argerror(L, s->format, why);
+  }
   return lines_results(L, finish_formats(L, s, piece));
 }
 

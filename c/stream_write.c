@@ -13,6 +13,7 @@
 
 #include "errors.h"
 #include "stream_call.h"
+#include "unwritten.h"
 
 /* Several arguments of so many bytes, together, are copied to be one. */
 #define GATHERED 8192u
@@ -123,6 +124,8 @@ static bool append(struct stream *s, const char *bytes, size_t size,
   }
   if (out->block == NULL)
     return false;
+  if (s->place == NULL)
+    unwritten_join(s);
   memcpy(out->block->data + out->last, bytes, size);
   out->last += size;
   return true;
@@ -238,7 +241,7 @@ static int write_k(lua_State *L, int status, lua_KContext ctx)
 
 /* stream:write(…) -> stream; nil, message, errno, bytes written.  Takes
 ** strings, numbers and Buffers */
-static int stream_write(lua_State *L)
+int stream_write(lua_State *L)
 {
   struct stream *s = stream_open_self(L);
   const int last = lua_gettop(L);

@@ -1,7 +1,6 @@
 /* Threads and their queues. */
 #include "threads.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -10,6 +9,7 @@
 #include <sys/eventfd.h>
 #include <time.h>
 
+#include "mapped.h"
 #include "timer.h"
 
 #define THREADS_MAX 16u
@@ -322,17 +322,6 @@ static bool wait_for_threads(struct threads *w)
   return w->nthreads > 0;
 }
 
-/* Keeps the code that threads run mapped, though Lua unloads the module. */
-static bool keep_module(void)
-{
-  static const char inside = 0;
-  Dl_info info;
-  const void *kept = NULL;
-  if (dladdr(&inside, &info) != 0)
-    kept = dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
-  return kept != NULL;
-}
-
 static void release_all(struct job_list *list)
 {
   struct job *job;
@@ -347,7 +336,7 @@ void threads_close(struct threads *w)
   w->ending = true;
   w->fd = -1;
   pthread_cond_broadcast(&w->work);
-  left = wait_for_threads(w) && keep_module();
+  left = wait_for_threads(w) && keep_mapped();
   while (w->nthreads > 0 && !left)
     pthread_cond_wait(&w->gone, &w->lock);
   w->left_behind = left;

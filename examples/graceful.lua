@@ -70,6 +70,7 @@ local cut = uring.run(function()
 
   local name = signals:wait()
   signals:close() -- from here on they do what they always do
+  listener:close()
   say("%s: no new connections", name or "error")
   local count = listener:shutdown(grace)
   assert(serving:await())

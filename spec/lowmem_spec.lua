@@ -183,6 +183,37 @@ describe("out of memory", function()
     end
   ]])
 
+  if helper.can_spawn() then
+    sweeps("processes", [[
+      assert(not select(2, testkit.children())) -- none that nobody has waited for
+      local process <close> = assert(uring.process.spawn {
+        "cat", stdin = "pipe", stdout = "pipe", setenv = { A = "x" }, cwd = "/", group = true, grace = 0.01 })
+      process.stdin:write "text"
+      process.stdin:close()
+      assert(process.stdout:read "a" == "text" and process:wait() and tostring(process))
+      local sleeper <close> = assert(uring.process.spawn { "sleep", 100, stdin = "null" })
+      assert(sleeper:kill())
+    ]])
+
+    sweeps("a command run to its end", [[
+      local result, message = uring.process.run { "sh", "-c", "cat; echo >&2", input = "text", grace = 0.01 }
+      assert(result and result.stdout == "text" and result.stderr == "\n", message)
+    ]])
+  end
+
+  sweeps("signals", [[
+    local name
+    do
+      local watched <close> = uring.signals { "USR1", "HUP" }
+      testkit.kill(testkit.getpid(), 10)
+      for other in watched do
+        name = other
+        break
+      end
+    end
+    assert(name == "USR1" and testkit.disposition(10) == "default")
+  ]])
+
   sweeps("jobs in threads", [[
     uring.run(function()
       local naps = {}

@@ -89,6 +89,9 @@ describe("signals", function()
     end)
 
     it("of the real-time kind, which are counted", function()
+      if helper.valgrind then
+        return pending "valgrind needs the last of them for itself"
+      end
       local watched <close> = signals { "RTMIN", "RTMIN+3", "RTMAX" }
       strike(34, 34, 37, 34, 64)
       local names = {}
@@ -328,7 +331,7 @@ describe("signals", function()
         uring.sleep(1)
         print "never"
       ]]
-      assert.matches("^INT\t2\nlua5.4: .*interrupted!", out)
+      assert.matches("^INT\t2\n%S*lua5.4: .*interrupted!", out)
       assert.are.equal(1, status)
     end)
   end)

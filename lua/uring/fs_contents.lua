@@ -70,31 +70,32 @@ function M.readfile(path)
   if not fd then
     return nil, message, errno
   end
-  local contents
-  contents, message, errno = read_all(fd, path)
-  op.close(owner:take())
-  return contents, message, errno
+  return read_all(fd, path)
 end
 
 --
 -- Writing
 --
 
+-- By position: the kernel does not move the file's own past a write that came to
+-- a limit halfway.
 local function write_all(fd, path, data)
-  local at = 1
-  while at <= #data do
-    local n, _, errno = op.write(fd, at == 1 and data or data:sub(at))
+  local done = 0
+  while done < #data do
+    local n, _, errno = op.write(fd, done == 0 and data or data:sub(done + 1), nil, done)
     if not n then
       return failure(path, errno)
     end
-    at = at + n
+    done = done + n
   end
   return true
 end
 
--- Closing tells of what a file system has put off.
-local function close(owner, path)
-  local ok, _, errno = op.close(owner:take())
+-- Closing tells of what a file system has put off; whatever it tells, it is closed
+-- then.
+local function close(owner, fd, path)
+  local ok, _, errno = op.close(fd)
+  owner:take()
   if not ok then
     return failure(path, errno)
   end
@@ -127,7 +128,7 @@ local function write_in_place(path, data, flags, mode, sync)
   if not ok then
     return nil, message, errno
   end
-  return close(owner, path)
+  return close(owner, fd, path)
 end
 
 -- A file that is removed unless it has got its name.
@@ -219,7 +220,7 @@ local function write_anew(path, data, mode, sync)
     ok, _, errno = path_call.chmod(temporary.path, mode or there)
   end
   if ok then
-    ok, _, errno = close(owner, path)
+    ok, _, errno = close(owner, fd, path)
   end
   if ok then
     ok, _, errno = op.renameat(nil, temporary.path, nil, real)

@@ -7,6 +7,7 @@
 
 local core = require "uring.core"
 local options = require "uring.options"
+local refuse = require "uring.fs_path".refuse
 
 local errnos = core.errno
 
@@ -276,7 +277,13 @@ end
 -- @treturn int bytes of their contents
 -- @treturn int directories
 function M.copy(from, to, o)
+  if refuse("copy", 1, from) or refuse("copy", 2, to) then
+    return nil, from .. " -> " .. to .. ": there is a zero byte in the path", errnos.EINVAL
+  end
   o = options.check("copy", o or {}, known)
+  if o.limit and o.limit < 1 then
+    error("option 'limit' of copy: less than one job cannot copy anything", 2)
+  end
   local copy <close> = new(from, to, o)
   drive(copy)
   for i = #copy.unfinished, 1, -1 do

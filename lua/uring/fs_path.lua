@@ -19,7 +19,7 @@ local M = {}
 -- @raise what is no string
 function M.refuse(name, n, path)
   if type(path) ~= "string" then
-    error(("bad argument #%d to '%s' (string expected, got %s)"):format(n, name, type(path)), 4)
+    error(("bad argument #%d to '%s' (string expected, got %s)"):format(n, name, type(path)), 3)
   end
   return path:find("\0", 1, true) ~= nil
 end
@@ -63,7 +63,7 @@ function M.mode(name, n, mode, fallback)
   end
   if math.type(number) ~= "integer" or number < 0 or number > 4095 then
     error(("bad argument #%d to '%s' (permissions expected, an integer or octal digits, got %s)"):format(
-      n, name, type(mode) == "string" and ("%q"):format(mode) or type(mode)), 4)
+      n, name, type(mode) == "string" and ("%q"):format(mode) or type(mode)), 3)
   end
   return number
 end
@@ -230,10 +230,6 @@ end)
 
 local attribute_options = { nofollow = "boolean" }
 
-local function nofollow(name, o)
-  return o and options.check(name, o, attribute_options).nofollow or false
-end
-
 --- Sets permissions.
 -- @function chmod
 -- @string path
@@ -241,7 +237,8 @@ end
 -- @tab[opt] o `nofollow`: of a link itself, which most file systems refuse
 -- @treturn boolean true; nil, "path: reason", errno
 define("chmod", function(path, mode, o)
-  return path_call.chmod(path, M.mode("chmod", 2, mode == nil and false or mode), nofollow("chmod", o))
+  o = options.check("chmod", o or {}, attribute_options)
+  return path_call.chmod(path, M.mode("chmod", 2, mode == nil and false or mode), o.nofollow)
 end)
 
 --- Sets the owner.
@@ -251,7 +248,10 @@ end)
 -- @tparam int|nil gid likewise
 -- @tab[opt] o `nofollow`
 -- @treturn boolean true; nil, "path: reason", errno
-define("chown", function(path, uid, gid, o) return path_call.chown(path, uid, gid, nofollow("chown", o)) end)
+define("chown", function(path, uid, gid, o)
+  o = options.check("chown", o or {}, attribute_options)
+  return path_call.chown(path, uid, gid, o.nofollow)
+end)
 
 --- Sets times.
 -- @function utime
@@ -261,7 +261,8 @@ define("chown", function(path, uid, gid, o) return path_call.chown(path, uid, gi
 -- @tab[opt] o `nofollow`
 -- @treturn boolean true; nil, "path: reason", errno
 define("utime", function(path, atime, mtime, o)
-  return path_call.utime(path, atime, mtime, nofollow("utime", o))
+  o = options.check("utime", o or {}, attribute_options)
+  return path_call.utime(path, atime, mtime, o.nofollow)
 end)
 
 --- Cuts a file off, or makes it longer by a hole.
@@ -289,25 +290,20 @@ end)
 
 local VALUE_MAX = 65536 -- bytes, the kernel's limit
 
--- What names a file: its path, or a descriptor.
-local function target(name, x)
-  if math.type(x) == "integer" then
-    return x, nil
-  elseif M.refuse(name, 1, x) then
-    return nil, nil
-  end
-  return nil, x
+-- A file is named by its path or a descriptor.
+local function is_fd(x)
+  return math.type(x) == "integer" and x >= 0
 end
 
-local function check_name(name, attribute)
+local function is_broken(name, attribute)
   if type(attribute) ~= "string" then
     error(("bad argument #2 to '%s' (string expected, got %s)"):format(name, type(attribute)), 3)
   end
-  return attribute:find("\0", 1, true) == nil
+  return attribute:find("\0", 1, true) ~= nil
 end
 
-local function subject(fd, path)
-  return path or "fd " .. fd
+local function subject(file)
+  return is_fd(file) and "fd " .. file or file
 end
 
 --- An extended attribute.
@@ -315,19 +311,18 @@ end
 -- @string name "user.mime_type"
 -- @treturn string its value; nil, "path: reason", errno: ENODATA where there is none
 function M.getxattr(file, name)
-  local fd, path = target("getxattr", file)
-  if not check_name("getxattr", name) or not fd and not path then
-    return zero_byte(tostring(file))
+  if not is_fd(file) and M.refuse("getxattr", 1, file) or is_broken("getxattr", name) then
+    return zero_byte(subject(file))
   end
   local buffer <close> = core.buffer(VALUE_MAX)
   local n, _, errno
-  if path then
-    n, _, errno = op.getxattr(name, buffer, path)
+  if is_fd(file) then
+    n, _, errno = op.fgetxattr(file, name, buffer)
   else
-    n, _, errno = op.fgetxattr(fd, name, buffer)
+    n, _, errno = op.getxattr(name, buffer, file)
   end
   if not n then
-    return failure(subject(fd, path), errno)
+    return failure(subject(file), errno)
   end
   return buffer:get(1, n)
 end
@@ -341,18 +336,17 @@ local xattr_options = { create = "boolean", replace = "boolean" }
 -- @tab[opt] o `create`: it must not be there yet; `replace`: it must
 -- @treturn boolean true; nil, "path: reason", errno
 function M.setxattr(file, name, value, o)
-  local fd, path = target("setxattr", file)
-  if type(value) ~= "string" then
+  if not is_fd(file) and M.refuse("setxattr", 1, file) or is_broken("setxattr", name) then
+    return zero_byte(subject(file))
+  elseif type(value) ~= "string" then
     error(("bad argument #3 to 'setxattr' (string expected, got %s)"):format(type(value)), 2)
-  elseif not check_name("setxattr", name) or not fd and not path then
-    return zero_byte(tostring(file))
   end
   o = options.check("setxattr", o or {}, xattr_options)
   local flags = (o.create and const.XATTR_CREATE or 0) | (o.replace and const.XATTR_REPLACE or 0)
-  if path then
-    return done(path, op.setxattr(name, value, path, flags))
+  if is_fd(file) then
+    return done(subject(file), op.fsetxattr(file, name, value, flags))
   end
-  return done(subject(fd), op.fsetxattr(fd, name, value, flags))
+  return done(file, op.setxattr(name, value, file, flags))
 end
 
 --- The names of extended attributes.
@@ -360,7 +354,10 @@ end
 -- @string path
 -- @tab[opt] o `nofollow`
 -- @treturn table a list of strings; nil, "path: reason", errno
-define("listxattr", function(path, o) return path_call.listxattr(path, nofollow("listxattr", o)) end)
+define("listxattr", function(path, o)
+  o = options.check("listxattr", o or {}, attribute_options)
+  return path_call.listxattr(path, o.nofollow)
+end)
 
 --- Removes an extended attribute.
 -- @function removexattr
@@ -369,10 +366,11 @@ define("listxattr", function(path, o) return path_call.listxattr(path, nofollow(
 -- @tab[opt] o `nofollow`
 -- @treturn boolean true; nil, "path: reason", errno
 define("removexattr", function(path, name, o)
-  if not check_name("removexattr", name) then
+  if is_broken("removexattr", name) then
     return zero_byte(path)
   end
-  return path_call.removexattr(path, name, nofollow("removexattr", o))
+  o = options.check("removexattr", o or {}, attribute_options)
+  return path_call.removexattr(path, name, o.nofollow)
 end)
 
 return M

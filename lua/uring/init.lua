@@ -83,7 +83,9 @@ local later = {
   waiter = { "uring.waiter", "new" };
   dump = { "uring.dump" };
 
-  open = { "uring.file", "open" };
+  --- Lua's `io`, with files that do not block the loop: see `uring.io`.
+  io = { "uring.io" };
+  open = { "uring.io", "open" };
   --- Files and directories by path, see `uring.fs`.
   fs = { "uring.fs" };
   listen = { "uring.sockets", "listen" };

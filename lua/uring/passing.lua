@@ -60,10 +60,19 @@ function methods:send_fds(data, list)
   elseif type(list) ~= "table" or getmetatable(list) then
     error(("bad argument #2 to 'send_fds' (list expected, got %s)"):format(type(list)), 2)
   end
-  check_count("send_fds", 2, #list, DESCRIPTORS_MAX)
+  if #list < 1 or #list > DESCRIPTORS_MAX then
+    error(("bad argument #2 to 'send_fds' (1 to %d descriptors expected, got %d)"):format(DESCRIPTORS_MAX, #list), 2)
+  end
   local ok, message, errno = self:flush()
   if not ok then
     return nil, message, errno
+  end
+  local domain
+  domain, message, errno = core.sockopt(self:fd(), "domain")
+  if domain and domain ~= const.AF_UNIX then -- elsewhere they would be left out without a word
+    return nil, "sendmsg: Operation not supported", core.errno.EOPNOTSUPP
+  elseif not domain then
+    return nil, (message:gsub("^[^:]*", "sendmsg")), errno
   end
   local n
   n, message, errno = until_ready(self, const.POLLOUT, send, data, list)

@@ -92,6 +92,10 @@ local function failed(self, message, errno)
   return nil, message, errno
 end
 
+-- What takes the place of closing, of streams that have something of their own
+-- there: stream → function(stream) → what `close` returns.
+local closing = setmetatable({}, { __mode = "k" })
+
 local function finish(self)
   local written, why, number = core.stream_finish(self)
   local ok, message, errno = op.close(core.stream_number(self))
@@ -111,6 +115,10 @@ local polling = setmetatable({}, { __mode = "k" })
 -- A read or write of another task ends with nil, "closed".  Idempotent.
 -- @treturn bool true; nil, message, errno
 function methods:close()
+  local own = closing[self]
+  if own then
+    return own(self)
+  end
   if not core.stream_closing(self) then
     return true
   end
@@ -147,14 +155,18 @@ local function kind_of(self)
   return (core.stream_kind(self))
 end
 
+local function is_open(self)
+  local _, open = core.stream_kind(self)
+  return open
+end
+
 -- Waits until the descriptor can be read or written.
 local function poll(self, event)
   check_open(self)
   polling[self] = (polling[self] or 0) + 1
   local events, message, errno = op.poll_add(self:fd(), event)
   polling[self] = polling[self] > 1 and polling[self] - 1 or nil
-  local _, is_open = core.stream_kind(self)
-  if not is_open and not events then
+  if not is_open(self) and not events then
     return nil, "closed", core.errno.ECANCELED
   elseif not events then
     return failed(self, message, errno)
@@ -164,13 +176,16 @@ end
 
 return {
   is_stream = is_stream;
+  is_open = is_open;
   kind = kind_of;
   in_hand = core.stream_in_hand;
   poll = poll;
   --- `new(kind, name)` makes a stream that has no descriptor yet: `open(stream,
-  -- fd)` gives it one.  Made first, so that nothing can fail between getting a
-  -- descriptor and owning it.  Kinds: "socket", "pipe", "tty", "file".
+  -- fd [, borrowed])` gives it one, which it closes unless that is borrowed.  Made
+  -- first, so that nothing can fail between getting a descriptor and owning it.
+  -- Kinds: "socket", "pipe", "tty", "file".
   new = core.stream;
   open = core.stream_open;
   methods = methods;
+  closing = closing;
 }

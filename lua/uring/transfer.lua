@@ -11,6 +11,7 @@ local stream = require "uring.stream"
 
 local op = core.op
 local EAGAIN, EINVAL, EINTR = core.errno.EAGAIN, core.errno.EINVAL, core.errno.EINTR
+local ECANCELED = core.errno.ECANCELED
 
 local CHUNK = 16384 -- bytes that are worth a splice
 local ROOM = 65536  -- bytes that a pipe takes, see pipe(7)
@@ -22,10 +23,27 @@ local known = { count = "integer", shutdown = "boolean" }
 -- Splices at most so many bytes; at a file that is for the ring's threads, since
 -- it may wait for a disk.
 local function splice(from, to, bytes)
+  if not stream.is_open(from) or not stream.is_open(to) then -- by another task
+    return nil, "closed", ECANCELED
+  end
   if stream.kind(from) == "file" or stream.kind(to) == "file" then
     return op.splice(from:fd(), nil, to:fd(), nil, bytes)
   end
   return core.splice(from:fd(), to:fd(), bytes)
+end
+
+local function write(job, data)
+  if not stream.is_open(job.to) then
+    return nil, "closed", ECANCELED
+  end
+  return job.to:write(data)
+end
+
+local function read(job, bytes)
+  if not stream.is_open(job.from) then
+    return nil, "closed", ECANCELED
+  end
+  return job.from:read_some(bytes)
 end
 
 -- Empties the pipe.  Where the other end is slow to take it, what is left is
@@ -38,8 +56,7 @@ local function empty(job, bytes)
       bytes = bytes - n
     elseif errno == EAGAIN or errno == EINVAL then
       job.splices = errno == EAGAIN -- a file to append to takes none
-      local data = job.reader:read(bytes)
-      local ok, why, code, written = job.to:write(data)
+      local ok, why, code, written = write(job, job.reader:read(bytes))
       job.moved = job.moved + (ok and bytes or written or 0)
       return ok and true, why, code
     elseif errno ~= EINTR then
@@ -86,18 +103,19 @@ end
 -- Can more of it be taken past the stream, with nothing that it has in hand, or
 -- has not written yet, left behind?
 local function can_splice(job)
-  return job.splices and stream.in_hand(job.from) == 0 and job.to:flush() and true or false
+  return job.splices and stream.is_open(job.from) and stream.in_hand(job.from) == 0
+    and stream.is_open(job.to) and job.to:flush()
 end
 
 -- True at the end or when enough has been moved; nil, message, errno.
 local function move(job)
   while job.moved < job.count do
-    local data, message, errno = job.from:read_some(math.min(CHUNK, job.count - job.moved))
+    local data, message, errno = read(job, math.min(CHUNK, job.count - job.moved))
     if not data then
       return not message and true or nil, message, errno
     end
     local ok, written
-    ok, message, errno, written = job.to:write(data)
+    ok, message, errno, written = write(job, data)
     job.moved = job.moved + (ok and #data or written or 0)
     if ok and #data == CHUNK and can_splice(job) then
       ok, message, errno = splice_on(job)
@@ -122,6 +140,7 @@ local function check_stream(i, x)
   if not stream.is_stream(x) then
     error(("bad argument #%d to 'transfer' (stream expected, got %s)"):format(i, type(x)), 3)
   end
+  x:fd() -- raises where it is closed
 end
 
 -- The options of a call, which may be just a count.

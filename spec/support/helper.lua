@@ -16,6 +16,11 @@ local M = {
   testkit = testkit;
 }
 
+--- False where no process can be spawned: valgrind 3.19 knows no pidfd.
+function M.can_spawn()
+  return not M.valgrind or uring.process.spawn { "true" } ~= nil
+end
+
 local before
 
 local function counts()

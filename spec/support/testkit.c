@@ -164,6 +164,31 @@ static int refuse_rings(lua_State *L)
   return 0;
 }
 
+/* limit_size(bytes): no file that this process writes gets longer */
+static int limit_size(lua_State *L)
+{
+  rlim_t n = (rlim_t)luaL_checkinteger(L, 1);
+  struct rlimit limit = {n, n};
+  signal(SIGXFSZ, SIG_IGN);
+  if (setrlimit(RLIMIT_FSIZE, &limit) < 0)
+    return luaL_error(L, "setrlimit: %s", strerror(errno));
+  return 0;
+}
+
+static int getuid_lua(lua_State *L)
+{
+  lua_pushinteger(L, getuid());
+  return 1;
+}
+
+/* become_nobody(): who may do nothing that others may not */
+static int become_nobody(lua_State *L)
+{
+  if (setgid(65534) < 0 || setuid(65534) < 0)
+    return luaL_error(L, "setuid: %s", strerror(errno));
+  return 0;
+}
+
 /* refuse_threads(): from now on this process is refused threads (EAGAIN) and
 ** forks, as where it has as many as it may */
 static int refuse_threads(lua_State *L)
@@ -487,6 +512,9 @@ static const luaL_Reg functions[] = {
     {"pollout", pollout},
     {"refuse_rings", refuse_rings},
     {"refuse_threads", refuse_threads},
+    {"limit_size", limit_size},
+    {"getuid", getuid_lua},
+    {"become_nobody", become_nobody},
     {"limit_fds", limit_fds},
     {"terminal", terminal},
     {"resize", resize},

@@ -1,4 +1,4 @@
---- first_prompt: from starting the command until its prompt is on the terminal; beside the interpreter's own. A round is
+--- first_prompt: from starting the command until its prompt is on the terminal; beside the interpreter's. A round is
 -- the median of several starts.
 
 local TIMES = 11

@@ -1,5 +1,5 @@
---- prompt: the echo server of the row echo, started at the prompt, while keys are typed there; beside the same server in
--- a script. Both under full load on one processor.
+--- prompt: the echo server of the row echo, started at the prompt, while keys are typed there; beside the same server
+-- in a script. Both under full load on one processor.
 
 local CONNECTIONS, BYTES, WARM_MS = 64, 512, 300
 

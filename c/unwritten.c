@@ -1,0 +1,125 @@
+/* What is left to be written. */
+#include "unwritten.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "event.h"
+#include "stream_call.h"
+
+/* The cores of the process.  Only this list is shared by threads: what a core
+** has belongs to the thread that made it. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct core *cores;
+
+void unwritten_join(struct stream *s)
+{
+  struct core *core = s->core;
+  s->place = &core->unwritten;
+  s->next = core->unwritten;
+  if (s->next != NULL)
+    s->next->place = &s->next;
+  core->unwritten = s;
+}
+
+void unwritten_leave(struct stream *s)
+{
+  if (s->place == NULL)
+    return;
+  *s->place = s->next;
+  if (s->next != NULL)
+    s->next->place = s->place;
+  s->next = NULL;
+  s->place = NULL;
+}
+
+void unwritten_write(struct stream *s)
+{
+  struct output *out = &s->out;
+  while (s->buffering != BUFFER_NOTHING && out->first < out->last) {
+    const unsigned char *at = out->block->data + out->first;
+    ssize_t n = s->kind == STREAM_SOCKET ? send(s->fd, at, output_size(out),
+                                                MSG_DONTWAIT | MSG_NOSIGNAL)
+                                         : write(s->fd, at, output_size(out));
+    if (n > 0)
+      out->first += (size_t)n;
+    else if (n == 0 || errno != EINTR)
+      break;
+  }
+}
+
+/* Does the kernel have it, or will it in a moment? */
+static bool is_under_way(const struct stream *s)
+{
+  return s->lanes[stream_is_file(s) ? LANE_READ : LANE_WRITE].operation !=
+         USER_DATA_NONE;
+}
+
+/* Runs in exit(3). */
+static void write_all(void)
+{
+  pthread_t self = pthread_self();
+  pthread_mutex_lock(&lock);
+  for (struct core *core = cores; core != NULL; core = core->next) {
+    if (!pthread_equal(core->thread, self) || core->pid != getpid())
+      continue;
+    for (struct stream *s = core->unwritten; s != NULL; s = s->next)
+      if (!is_under_way(s))
+        unwritten_write(s);
+  }
+  pthread_mutex_unlock(&lock);
+}
+
+static void at_exit(void)
+{
+  atexit(write_all);
+}
+
+static void watch(struct core *core)
+{
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, at_exit);
+  core->thread = pthread_self();
+  pthread_mutex_lock(&lock);
+  core->next = cores;
+  cores = core;
+  pthread_mutex_unlock(&lock);
+}
+
+void unwritten_close(struct core *core)
+{
+  pthread_mutex_lock(&lock);
+  for (struct core **at = &cores; *at != NULL; at = &(*at)->next) {
+    if (*at == core) {
+      *at = core->next;
+      break;
+    }
+  }
+  pthread_mutex_unlock(&lock);
+}
+
+/* write_files(): what regular files have is written, which waits for no
+** peer */
+static int write_files(lua_State *L)
+{
+  struct core *core = core_upvalue(L);
+  for (struct stream *s = core->unwritten; s != NULL; s = s->next) {
+    if (!s->regular || is_under_way(s))
+      continue;
+    unwritten_write(s);
+    if (s->out.first == s->out.last)
+      s->out.first = s->out.last = 0;
+  }
+  return 0;
+}
+
+void unwritten_register(lua_State *L, struct core *core)
+{
+  watch(core);
+  lua_pushlightuserdata(L, core);
+  lua_pushcclosure(L, write_files, 1);
+  lua_setfield(L, -2, "write_files");
+}
