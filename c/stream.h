@@ -65,6 +65,7 @@ struct stream {
   bool polls : 1;    /* operations on it say EAGAIN: it is polled first */
   bool begun : 1;    /* the writing call has been looked at */
   bool flushes : 1;  /* it leaves nothing in `out` */
+  bool tied : 1;     /* what is in `out` is sent before a read waits */
   unsigned chunk;    /* bytes to ask for */
   int format;        /* stack index of the one that is looked for */
   int top[2];        /* values on the stack of a call, a lane each */
