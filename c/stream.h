@@ -66,6 +66,7 @@ struct stream {
   bool polls : 1;    /* operations on it say EAGAIN: it is polled first */
   bool begun : 1;    /* the writing call has been looked at */
   bool flushes : 1;  /* it leaves nothing in `out` */
+  bool tied : 1;     /* what is in `out` is sent before a read waits */
   unsigned chunk;    /* bytes to ask for */
   unsigned room;     /* bytes that `out` keeps, where it is buffered */
   struct lane lanes[2];

@@ -34,6 +34,14 @@ struct stream_call {
 int stream_call(lua_State *L, struct stream *s, const struct stream_call *c);
 int stream_call_k(lua_State *L, lua_KContext ctx, const struct stream_call *c);
 
+/* The same, for a reading call that does not flush before it waits. */
+int stream_call_flushed(lua_State *L, struct stream *s,
+                        const struct stream_call *c);
+
+/* Flushes, and makes the reading call when that has ended. */
+int stream_flush_first(lua_State *L, struct stream *s,
+                       const struct stream_call *c);
+
 /* May a call that has to wait for nothing be done at once? */
 static inline bool stream_is_idle(const struct stream *s, unsigned lane)
 {

@@ -586,6 +586,10 @@ runs["tail.lua"] = function()
   if helper.can_spawn() then
     assert.is_true((uring.timeout(10, follow_log, path)))
   end
+runs["kv_server.lua"] = function() -- it has a spec of its own: kv_spec.lua
+  local _, err, status = example("kv_server.lua", "example.invalid:7")
+  assert.are.equal(1, status)
+  has(err, "kv_server.lua: example.invalid:7: ")
 end
 
 describe("examples", function()
@@ -599,7 +603,7 @@ describe("examples", function()
     os.execute("rm -rf " .. folder)
   end)
 
-  for _, name in ipairs(lines_of "ls examples") do
+  for _, name in ipairs(lines_of "cd examples && ls *.lua") do
     it(name .. " does what it says", function()
       local test = runs[name]
       assert.is_truthy(test, "nothing here runs examples/" .. name)
