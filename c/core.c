@@ -97,7 +97,7 @@ void core_breathe(lua_State *L, struct core *core)
 }
 
 /* Registry key of the table of options for default rings, nil: there is none.
-*/
+ */
 static const char options_key = 'o';
 
 /* default_options(table | nil): what default rings are opened with from now

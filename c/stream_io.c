@@ -204,8 +204,6 @@ struct event *stream_fill(lua_State *L, struct stream *s, struct ring *r,
     return stream_send(L, s, r, NULL);
   if (s->polls)
     return stream_poll(L, s, r, LANE_READ, POLLIN);
-  e = stream_event(L, s, r, receiving(s), &sqe);
-    return poll_first(L, s, r, LANE_READ, POLLIN);
   e = stream_event(L, r, receiving(s), s->fd, &sqe);
   if (e == NULL)
     return NULL;

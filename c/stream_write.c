@@ -375,9 +375,10 @@ static int finish_first(lua_State *L, struct stream *s,
   return stream_call_flushed(L, s, reading(L));
 }
 
-static int first_failed(lua_State *L, struct stream *s, int err)
+static int first_failed(lua_State *L, struct stream *s, int err, bool begun)
 {
-  return reading(L)->failed(L, s, err);
+  (void)begun; /* the reading call has not */
+  return reading(L)->failed(L, s, err, false);
 }
 
 static int first_k(lua_State *L, int status, lua_KContext ctx);

@@ -138,46 +138,6 @@ runs["grep.lua"] = function()
   assert.are.equal(2, (select(3, example("grep.lua", "'[x'"))))
 end
 
-runs["tail.lua"] = function()
-  local log, shown = folder .. "/log", folder .. "/shown"
-  local function append(text, mode)
-    local f <close> = assert(io.open(log, mode or "a"))
-    f:write(text)
-  end
-  local function shows(text)
-    helper.eventually(function()
-      uring.sleep(0.01)
-      return contents(shown) == text
-    end, contents(shown))
-  end
-  local numbers = {}
-  for i = 1, 20000 do
-    numbers[i] = i .. "\n"
-  end
-  append(table.concat(numbers), "w")
-  assert(os.execute(("timeout 20 lua5.4 examples/tail.lua -n 2 %s >%s & echo $! >%s/pid"):format(log, shown, folder)))
-  shows "19999\n20000\n"
-  append "not yet "
-  shows "19999\n20000\nnot yet "
-  append "a line\n"
-  shows "19999\n20000\nnot yet a line\n"
-  assert(os.rename(log, log .. ".1"))
-  append "replaced\n"
-  shows "19999\n20000\nnot yet a line\nreplaced\n"
-  assert(os.execute("kill " .. contents(folder .. "/pid")))
-
-  local out, err, status = example("tail.lua", folder .. "/nope")
-  assert.are.equal("", out)
-  assert.are.equal(1, status)
-  has(err, "No such file or directory")
-  for _, arguments in ipairs { "", "-n", "-n x " .. log, "-n -1 " .. log, "--help" } do
-    out, err, status = example("tail.lua", arguments)
-    assert.are.equal("", out)
-    assert.are.equal(2, status)
-    has(err, "usage: tail.lua ")
-  end
-end
-
 runs["cat.lua"] = function()
   local big, empty = folder .. "/big", folder .. "/empty"
   local file = assert(io.open(big, "wb"))
@@ -529,31 +489,6 @@ runs["portscan.lua"] = function()
   assert.are.equal(2, select(3, example("portscan.lua", "5 1")))
 end
 
-runs["grep.lua"] = function()
-  make_tree(folder .. "/tree")
-  local expected = table.concat(lines_of(("cd %s && grep -rnI 'a' tree | LC_ALL=C sort"):format(folder)), "\n")
-  local out, err, status = run(("sh -c 'cd %s && lua5.4 \"$OLDPWD\"/examples/grep.lua a tree'"):format(folder))
-  assert.are.equal("", err)
-  local lines = {}
-  for line in out:gmatch "[^\n]+" do
-    lines[#lines + 1] = line
-  end
-  table.sort(lines)
-  local theirs = {}
-  for line in expected:gmatch "[^\n]+" do
-    theirs[#theirs + 1] = line
-  end
-  table.sort(theirs)
-  assert.are.same(theirs, lines)
-  assert.are.equal(#theirs > 0 and 0 or 1, status)
-  assert.are.equal(1, select(3, example("grep.lua", "'no such text' " .. folder)))
-  out, err, status = example("grep.lua", "x " .. folder .. "/missing")
-  assert.are.equal("", out)
-  has(err, "/missing: No such file or directory")
-  assert.are.equal(2, status)
-  assert.are.equal(2, select(3, example("grep.lua", "'%' " .. folder)))
-end
-
 local function follow_log(path)
   local process = uring.process
   local tail <close> = assert(process.spawn { "lua5.4", "examples/tail.lua", path, "2", stdout = "pipe" })
@@ -586,6 +521,8 @@ runs["tail.lua"] = function()
   if helper.can_spawn() then
     assert.is_true((uring.timeout(10, follow_log, path)))
   end
+end
+
 runs["kv_server.lua"] = function() -- it has a spec of its own: kv_spec.lua
   local _, err, status = example("kv_server.lua", "example.invalid:7")
   assert.are.equal(1, status)
