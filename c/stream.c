@@ -149,6 +149,8 @@ static int stream_gc(lua_State *L)
   if (fd < 0)
     return 0;
   stream_enter(s);
+  if (output_size(&s->out) > 0)
+    stream_end_operation(L, s, stream_is_file(s) ? LANE_READ : LANE_WRITE);
   stream_unread(s);
   unwritten_write(s);
   let_go(s);
@@ -343,6 +345,8 @@ static const luaL_Reg of_streams[] = {
     {"stream_kind", stream_kind_of},
     {"stream_lines", stream_lines_closing},
     {"stream_in_hand", stream_in_hand},
+    {"stream_readable", stream_wait_readable},
+    {"stream_writable", stream_wait_writable},
     {NULL, NULL},
 };
 

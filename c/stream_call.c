@@ -11,6 +11,8 @@
 **    hand, or counted as sent.
 ** 5. Outside of tasks the loop is turned in a protected call, so that an
 **    error out of it (Ctrl-C, say) does not leave with the lane.
+** 6. At a stream that is tied, a reading call that would have to wait is a
+**    writing call first: it flushes, and begins when that has ended.
 */
 #include "stream_call.h"
 
@@ -81,6 +83,29 @@ void stream_interrupt(struct stream *s)
       ring_cancel(home, e);
     tasks_wake(&lane->waiting); /* without the lane: see left_line */
   }
+}
+
+void stream_end_operation(lua_State *L, struct stream *s, unsigned lane)
+{
+  const uint64_t operation = s->lanes[lane].operation;
+  struct ring *home = s->core->home;
+  struct outcome *o = NULL;
+  struct event *e = NULL;
+  s->lanes[lane].operation = USER_DATA_NONE;
+  if (operation != USER_DATA_NONE && home != NULL && home->state == RING_OPEN)
+    e = event_find(&home->events, operation);
+  if (e == NULL)
+    return;
+  if (e->task != NULL)
+    o = &e->task->outcome;
+  else if (e->op != NULL)
+    o = &e->op->outcome;
+  ring_cancel(home, e);
+  while (event_find(&home->events, operation) != NULL)
+    if (ring_step(L, home, true, UINT64_MAX) < 0)
+      return;
+  if (o != NULL && o->state == OUTCOME_READY)
+    (void)stream_settle(s, lane, o);
 }
 
 /*
@@ -367,7 +392,18 @@ static int call_outside(lua_State *L, struct stream *s,
   return c->failed(L, s, err, true);
 }
 
-int stream_call(lua_State *L, struct stream *s, const struct stream_call *c)
+/*
+** Tied streams
+*/
+
+static bool flushes_first(const struct stream *s, const struct stream_call *c)
+{
+  return s->tied && c->lane == LANE_READ && !stream_is_file(s) &&
+         output_size(&s->out) > 0;
+}
+
+static int begin_call(lua_State *L, struct stream *s,
+                      const struct stream_call *c, bool may_flush)
 {
   struct piece piece;
   struct task *t;
@@ -379,8 +415,21 @@ int stream_call(lua_State *L, struct stream *s, const struct stream_call *c)
     if (c->look(L, s, &piece) == DONE)
       return c->finish(L, s, &piece);
   }
+  if (may_flush && flushes_first(s, c))
+    return stream_flush_first(L, s, c);
   t = task_awaiting(L, s->core);
   if (t == NULL)
     return call_outside(L, s, c, idle);
   return call_in_task(L, s, c, t, &piece);
+}
+
+int stream_call(lua_State *L, struct stream *s, const struct stream_call *c)
+{
+  return begin_call(L, s, c, true);
+}
+
+int stream_call_flushed(lua_State *L, struct stream *s,
+                        const struct stream_call *c)
+{
+  return begin_call(L, s, c, false);
 }
