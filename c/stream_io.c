@@ -5,6 +5,13 @@
 ** there, so a connection that is silent holds none.  Where the pool is empty,
 ** where a call wants more than one of its buffers holds or has bytes in hand,
 ** and for files, a block of the stream's own is lent.
+**
+** A file is read and written at its own position (offset -1), as stdio does
+** it, which those who share the descriptor share, too.  What was read ahead
+** is given back by lseek where that can be seen: before the file is written,
+** when it is flushed or closed, and when its position is set.  One chunk is
+** read at a time: another one in flight would move the position behind the
+** back of all that, and the kernel reads files ahead by itself.
 */
 #include <errno.h>
 #include <poll.h>
