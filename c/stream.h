@@ -114,6 +114,14 @@ int stream_failure(lua_State *L, const struct stream *s, const char *subject,
 int stream_bad_argument(lua_State *L, int n, const char *method,
                         const char *why);
 
+/* Makes sure of room for `n` values more; a function has room for a few as it
+** is, and asking for it could fail for want of memory. */
+static inline void stream_check_stack(lua_State *L, int n)
+{
+  if (n > LUA_MINSTACK / 2)
+    luaL_checkstack(L, n + LUA_MINSTACK, "too many arguments");
+}
+
 static inline bool stream_is_open(const struct stream *s)
 {
   return s->fd >= 0 && !s->closing;

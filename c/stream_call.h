@@ -25,8 +25,9 @@ struct stream_call {
                          const struct piece *piece);
   /* The lane is somebody else's by now: this may raise. */
   int (*finish)(lua_State *L, struct stream *s, const struct piece *piece);
-  /* The call has come to nothing: -errno, or STREAM_LATE. */
-  int (*failed)(lua_State *L, struct stream *s, int err);
+  /* The call has come to nothing: -errno, or STREAM_LATE.  `begun`: it has had
+  ** the lane, and what there is of a call in the stream is its own. */
+  int (*failed)(lua_State *L, struct stream *s, int err, bool begun);
   lua_KFunction k; /* stream_call_k with this call */
 };
 

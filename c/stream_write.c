@@ -75,11 +75,8 @@ static void replace_number(lua_State *L, int index)
 /* A Buffer that the program cannot close, of the same bytes. */
 static void keep_buffer(lua_State *L, int index, const struct buffer *b)
 {
-  struct buffer *slice;
-  buffer_read_access(L, b);
-  slice = buffer_push_closed(L);
-  if (b->block == NULL) /* a finaliser has */
-    luaL_error(L, "attempt to use a closed buffer");
+  struct buffer *slice = buffer_push_closed(L);
+  buffer_read_access(L, b); /* a finaliser may have closed it */
   slice->block = b->block;
   slice->block->refs++;
   slice->offset = b->offset;
@@ -208,16 +205,17 @@ static enum next look_write(lua_State *L, struct stream *s,
   return s->flushes && output_size(&s->out) > 0 ? WAIT : DONE;
 }
 
-static int write_failed(lua_State *L, struct stream *s, int err)
+static int write_failed(lua_State *L, struct stream *s, int err, bool begun)
 {
-  size_t sent = s->sent;
+  size_t sent = begun && s->begun ? s->sent : 0;
   int n;
-  if (s->buffering == BUFFER_NOTHING) { /* what was put together is dropped */
+  if (sent > 0 &&
+      s->buffering == BUFFER_NOTHING) { /* what was put together is dropped */
     sent -= output_size(&s->out);
     output_drop(&s->out);
   }
   n = stream_failure(L, s, s->kind == STREAM_SOCKET ? "send" : "write", err);
-  lua_pushinteger(L, s->begun ? (lua_Integer)sent : 0);
+  lua_pushinteger(L, (lua_Integer)sent);
   return n + 1;
 }
 
@@ -226,7 +224,7 @@ static int finish_write(lua_State *L, struct stream *s,
 {
   (void)piece;
   if (s->total > 0 && !s->writable)
-    return write_failed(L, s, -EBADF);
+    return write_failed(L, s, -EBADF, true);
   lua_settop(L, 1);
   return 1;
 }
@@ -266,14 +264,14 @@ static bool keep_one(lua_State *L, struct output *out, int index)
   if (size > out->block->size - out->last)
     return false;
   memcpy(out->block->data + out->last, at, size);
-  out->last += size;
+  out->last += (unsigned)size;
   return true;
 }
 
 bool stream_keep(lua_State *L, struct stream *s, int first, int last)
 {
   struct output *out = &s->out;
-  const size_t before = out->last;
+  const unsigned before = out->last;
   stream_enter(s);
   if (out->block == NULL || s->buffering != BUFFER_FULL ||
       input_size(&s->in) > 0 || !stream_is_idle(s, LANE_WRITE))
@@ -298,7 +296,6 @@ int stream_write(lua_State *L)
     lua_settop(L, 1);
     return 1;
   }
-  luaL_checkstack(L, last + LUA_MINSTACK, "too many arguments");
   total = check_arguments(L, s, last);
   if (last > 2 && total > (s->buffering ? 0 : GATHERED) &&
       !(stream_is_idle(s, LANE_WRITE) && has_room(s, total)))
@@ -327,8 +324,9 @@ static int finish_flush(lua_State *L, struct stream *s,
   return 1;
 }
 
-static int flush_failed(lua_State *L, struct stream *s, int err)
+static int flush_failed(lua_State *L, struct stream *s, int err, bool begun)
 {
+  (void)begun;
   return stream_failure(L, s, s->kind == STREAM_SOCKET ? "send" : "write",
                         err);
 }
