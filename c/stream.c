@@ -343,6 +343,8 @@ static const luaL_Reg of_streams[] = {
     {"stream_kind", stream_kind_of},
     {"stream_lines", stream_lines_closing},
     {"stream_in_hand", stream_in_hand},
+    {"stream_readable", stream_wait_readable},
+    {"stream_writable", stream_wait_writable},
     {NULL, NULL},
 };
 

@@ -66,6 +66,7 @@ struct stream {
   bool polls : 1;    /* operations on it say EAGAIN: it is polled first */
   bool begun : 1;    /* the writing call has been looked at */
   bool flushes : 1;  /* it leaves nothing in `out` */
+  bool tied : 1;     /* what is in `out` is sent before a read waits */
   unsigned chunk;    /* bytes to ask for */
   unsigned room;     /* bytes that `out` keeps, where it is buffered */
   struct lane lanes[2];
@@ -182,6 +183,11 @@ void stream_write_register(lua_State *L, int meta);
 
 /* stream_lines(stream, …) -> iterator that closes the stream at its end */
 int stream_lines_closing(lua_State *L);
+
+/* stream_readable(stream), stream_writable(stream) -> true, when there is
+** something to be read, or room to write; nil, message, errno */
+int stream_wait_readable(lua_State *L);
+int stream_wait_writable(lua_State *L);
 
 /* stream_finish(stream): what is buffered is written, by a stream that is
 ** being closed -> true | nil, message, errno */

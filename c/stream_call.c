@@ -11,6 +11,8 @@
 **    hand, or counted as sent.
 ** 5. Outside of tasks the loop is turned in a protected call, so that an
 **    error out of it (Ctrl-C, say) does not leave with the lane.
+** 6. At a stream that is tied, a reading call that would have to wait is a
+**    writing call first: it flushes, and begins when that has ended.
 */
 #include "stream_call.h"
 
@@ -367,7 +369,18 @@ static int call_outside(lua_State *L, struct stream *s,
   return c->failed(L, s, err, true);
 }
 
-int stream_call(lua_State *L, struct stream *s, const struct stream_call *c)
+/*
+** Tied streams
+*/
+
+static bool flushes_first(const struct stream *s, const struct stream_call *c)
+{
+  return s->tied && c->lane == LANE_READ && !stream_is_file(s) &&
+         output_size(&s->out) > 0;
+}
+
+static int begin_call(lua_State *L, struct stream *s,
+                      const struct stream_call *c, bool may_flush)
 {
   struct piece piece;
   struct task *t;
@@ -379,8 +392,21 @@ int stream_call(lua_State *L, struct stream *s, const struct stream_call *c)
     if (c->look(L, s, &piece) == DONE)
       return c->finish(L, s, &piece);
   }
+  if (may_flush && flushes_first(s, c))
+    return stream_flush_first(L, s, c);
   t = task_awaiting(L, s->core);
   if (t == NULL)
     return call_outside(L, s, c, idle);
   return call_in_task(L, s, c, t, &piece);
+}
+
+int stream_call(lua_State *L, struct stream *s, const struct stream_call *c)
+{
+  return begin_call(L, s, c, true);
+}
+
+int stream_call_flushed(lua_State *L, struct stream *s,
+                        const struct stream_call *c)
+{
+  return begin_call(L, s, c, false);
 }

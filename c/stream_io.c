@@ -78,8 +78,8 @@ static void lend(struct ring *r, struct event *e, struct io_uring_sqe *sqe,
 
 /* Waits until what has said EAGAIN is ready: a descriptor that somebody has
 ** made non-blocking. */
-static struct event *poll_first(lua_State *L, struct stream *s, struct ring *r,
-                                unsigned lane, unsigned events)
+struct event *stream_poll(lua_State *L, struct stream *s, struct ring *r,
+                          unsigned lane, unsigned events)
 {
   struct io_uring_sqe sqe;
   struct event *e = stream_event(L, r, IORING_OP_POLL_ADD, s->fd, &sqe);
@@ -187,7 +187,7 @@ struct event *stream_receive(lua_State *L, struct stream *s, struct ring *r,
   if (stream_is_file(s) && output_size(&s->out) > 0)
     return stream_send(L, s, r, piece);
   if (s->polls)
-    return poll_first(L, s, r, LANE_READ, POLLIN);
+    return stream_poll(L, s, r, LANE_READ, POLLIN);
   pool = pool_for(s, r, piece->wants);
   if (pool != NULL)
     return receive_from_pool(L, s, r, pool);
@@ -203,7 +203,7 @@ struct event *stream_fill(lua_State *L, struct stream *s, struct ring *r,
   if (stream_is_file(s) && output_size(&s->out) > 0)
     return stream_send(L, s, r, NULL);
   if (s->polls)
-    return poll_first(L, s, r, LANE_READ, POLLIN);
+    return stream_poll(L, s, r, LANE_READ, POLLIN);
   e = stream_event(L, r, receiving(s), s->fd, &sqe);
   if (e == NULL)
     return NULL;
@@ -354,7 +354,7 @@ struct event *stream_send(lua_State *L, struct stream *s, struct ring *r,
   struct event *e;
   (void)piece;
   if (s->polls)
-    return poll_first(L, s, r, lane, POLLOUT);
+    return stream_poll(L, s, r, lane, POLLOUT);
   if (left == 0) { /* only what is in `out` */
     e = send_one(L, s, r, NULL);
   } else {

@@ -260,6 +260,23 @@ describe("out of memory", function()
     assert(core.nap(0))
   ]])
 
+  sweeps("files by path", [[
+    local fs = uring.fs
+    uring.run(function()
+      assert(fs.writefile(path, "abc", { atomic = false }))
+      assert(fs.copy(path, path .. ".copy"))
+      assert(fs.readfile(path .. ".copy") == "abc" and fs.stat(path).type == "file")
+      for _, kind in fs.readdir "/proc/self/task" do
+        assert(kind == "directory")
+      end
+      for _, _, info in fs.walk("/proc/self/fdinfo", { stat = true, sort = true }) do
+        assert(info)
+      end
+      local watch <close> = assert(fs.watch(path))
+      assert(fs.remove(path .. ".copy"))
+    end)
+  ]], "os.remove(path .. '.copy')")
+
   sweeps("operations of tasks", [[
     uring.run(function()
       local rd <close>, other = uring.pipe()
