@@ -297,6 +297,7 @@ int stream_write(lua_State *L)
     lua_settop(L, 1);
     return 1;
   }
+  luaL_checkstack(L, last + LUA_MINSTACK, "too many arguments");
   total = check_arguments(L, s, last);
   if (last > 2 && total > (s->buffering ? 0 : GATHERED) &&
       !(stream_is_idle(s, LANE_WRITE) && has_room(s, total)))
