@@ -245,7 +245,7 @@ end
 
 -- Objects that the library keeps to itself.
 local internal = {}
-for name in ("child custom descriptor gathering job options reader server signal_watch sqe"):gmatch "[%w_]+" do
+for name in ("child copy custom descriptor gathering job options reader server signal_watch sqe"):gmatch "[%w_]+" do
   internal["uring." .. name] = true
 end
 

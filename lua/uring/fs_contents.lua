@@ -298,12 +298,12 @@ local function with_new_name(o, make)
   return path, result
 end
 
-local directory_methods = {}
-local Directory = { __index = directory_methods, __name = "uring.tempdir" }
+local methods = {}
+local Directory = { __index = methods, __name = "uring.tempdir" }
 
 --- Removes the directory with all that is in it.  Idempotent.
 -- @treturn boolean true; nil, "path: reason", errno
-function directory_methods:close()
+function methods:close()
   if self.closed then
     return true
   end
@@ -311,7 +311,7 @@ function directory_methods:close()
   return core.shield(fs_remove.remove, self.path, { recursive = true })
 end
 
-Directory.__close = directory_methods.close
+Directory.__close = methods.close
 
 function Directory.__tostring(self)
   return self.path
