@@ -136,6 +136,10 @@ uint64_t worker_turn(struct core *core, struct ring *home)
   return 0;
 #endif
   e = find_watch(w, home);
+  if (ring_drains(home)) { /* it is not to wait for jobs */
+    threads_nudge(w->threads);
+    return now_ns() + LOOK_NS;
+  }
   if (e == NULL && !w->in_vain && can_arm(w, home))
     e = arm(w, home);
   else if (e == NULL) /* it failed: not at once again */
