@@ -1,22 +1,28 @@
--- Looks for a pattern in all files of a tree, many of them at a time.
+-- grep -rn: the lines of files, and of the files below directories, that a Lua
+-- pattern is found in, many files at a time.  Files with zero bytes in them are
+-- left out.  The exit status is 0 if there was such a line, 1 if not, 2 if
+-- something could not be read, which is named on standard error.
 --
---   make run SCRIPT=examples/grep.lua ARGS="PATTERN DIRECTORY"
+--   make run SCRIPT=examples/grep.lua ARGS="'uring%.run' examples spec"
 --
--- PATTERN is one of Lua's.  Lines are printed as grep -rn prints them, files in
--- the order of their names; files with a zero byte in their first 4 KB are left
--- out.  The exit status is 0 where something was found, 1 where nothing was, 2
--- where something could not be read.
+-- One task walks the trees and hands out paths; the others read.  The channel
+-- between them is short, so the walk does not run ahead by more than that.
 
 local uring = require "uring"
-local fs = uring.fs
+local io = uring.io
 
-local AT_ONCE = 16
+local AT_ONCE = 32 -- files
 
-local pattern, top = arg[1], arg[2]
-if #arg ~= 2 or not pcall(string.find, "", pattern) then
-  io.stderr:write("usage: grep.lua PATTERN DIRECTORY\n")
+local pattern = arg[1]
+if not pattern or pattern:find "^%-%-" then
+  io.stderr:write "usage: grep.lua PATTERN [FILE | DIRECTORY]...\n"
   os.exit(2)
 end
+if not pcall(string.find, "", pattern) then
+  io.stderr:write("grep.lua: ", pattern, ": malformed pattern\n")
+  os.exit(2)
+end
+local places = #arg > 1 and { table.unpack(arg, 2) } or { "." }
 
 local found, failed = false, false
 
@@ -25,61 +31,68 @@ local function complain(message)
   io.stderr:write("grep.lua: ", message, "\n")
 end
 
--- The lines of a file that match, as one string.
-local function grep(path)
-  local text, message = fs.readfile(path)
-  if not text then
+-- The lines of a file, with their numbers; nil, message.
+local function matches(path)
+  local file <close>, message = io.open(path)
+  if not file then
     return nil, message
   end
   local lines, number = {}, 0
-  if text:sub(1, 4096):find "\0" or not text:find(pattern) then
-    return ""
-  end
-  for line in text:gmatch "[^\n]*\n?" do
+  for line in file:lines() do
     number = number + 1
-    line = line:gsub("\n$", "")
-    if line:find(pattern) then
+    if line:find("\0", 1, true) then
+      return {}
+    elseif line:find(pattern) then
       lines[#lines + 1] = ("%s:%d:%s\n"):format(path, number, line)
     end
   end
-  return table.concat(lines)
+  return lines
 end
 
-local function main()
-  local queue, first, last = {}, 1, 0
-
-  -- Waits for the file that was begun first, so that the order is that of the walk.
-  local function print_first()
-    local path, task = table.unpack(queue[first])
-    queue[first] = nil
-    first = first + 1
-    local lines, message = task:await()
-    if not lines then
-      return complain(message or path)
-    end
-    found = found or lines ~= ""
-    io.stdout:write(lines)
-  end
-
-  local walk, state, _, closing = fs.walk(top, { sort = true })
-  if not walk then
-    return complain(state)
-  end
-  for path, type, message in walk, state, nil, closing do
-    if type == "error" then
-      complain(message)
-    elseif type == "file" then
-      if last - first + 1 == AT_ONCE then
-        print_first()
-      end
-      last = last + 1
-      queue[last] = { path, uring.spawn(grep, path) }
-    end
-  end
-  while first <= last do
-    print_first()
+-- All of a file's lines are written at once, so that those of another do not come
+-- in between.
+local function search(path)
+  local ok, lines, message = pcall(matches, path)
+  if not ok or not lines then
+    complain(ok and message or path .. ": " .. tostring(lines):gsub("^%S+:%d+: ", "", 1))
+  elseif lines[1] then
+    found = true
+    io.write(table.concat(lines))
   end
 end
 
-uring.run(main)
+local function search_all(paths)
+  for path in paths:values() do
+    search(path)
+  end
+end
+
+-- Hands out what is to be searched.
+local function walk(place, paths)
+  local stat, message = uring.fs.stat(place)
+  if not stat then
+    return complain(message)
+  elseif stat.type ~= "directory" then
+    return paths:send(place)
+  end
+  for path, type, why in uring.fs.walk(place, { sort = true }) do
+    if type == "file" then
+      paths:send(path)
+    elseif type == "error" then
+      complain(why)
+    end
+  end
+end
+
+uring.run(function()
+  local paths = uring.sync.channel(AT_ONCE)
+  for _ = 1, AT_ONCE do
+    uring.spawn(search_all, paths)
+  end
+  for _, place in ipairs(places) do
+    walk(place, paths)
+  end
+  paths:close()
+end)
+
 os.exit(failed and 2 or found and 0 or 1, true)
