@@ -46,6 +46,7 @@ build = {
     ["uring.file"] = "lua/uring/file.lua",
     ["uring.help"] = "lua/uring/help.lua",
     ["uring.fs"] = "lua/uring/fs.lua",
+    ["uring.fs_arguments"] = "lua/uring/fs_arguments.lua",
     ["uring.fs_contents"] = "lua/uring/fs_contents.lua",
     ["uring.fs_copy"] = "lua/uring/fs_copy.lua",
     ["uring.fs_path"] = "lua/uring/fs_path.lua",
