@@ -47,8 +47,9 @@ static int ready(lua_State *L, struct stream *s, const struct piece *piece)
   return 1;
 }
 
-static int not_ready(lua_State *L, struct stream *s, int err)
+static int not_ready(lua_State *L, struct stream *s, int err, bool begun)
 {
+  (void)begun;
   return stream_failure(L, s, "poll", err);
 }
 

@@ -27,6 +27,10 @@
 -- - `setvbuf(mode [, size = 16384])` → true: "no", "full" or "line", as of
 --   `file:setvbuf`.  Files are fully buffered unless they are devices,
 --   everything else is not buffered; nil, message, errno.
+-- - `tie([on = true])` → the stream: what is buffered is written before a read has to
+--   wait, so that no answer is waited for whose question has not been sent, and of many
+--   questions that have come at once the answers leave at once.  The read waits for
+--   that, too, and fails if it fails.  For a stream that one task reads and answers.
 -- - `seek([whence = "cur" [, offset = 0]])` → position, as `file:seek`; nil,
 --   message, errno.
 -- - `timeout(seconds | nil)` → the stream: each single call on it has so long, or
