@@ -765,6 +765,72 @@ describe("out of memory", function()
     uring.yield()
   ]])
 
+  sweeps("listening, serving and connecting to any of several addresses", [[
+    local why
+    uring.run(function()
+      local listener <close> = assert(uring.listen "127.0.0.1:0")
+      local name = "localhost:" .. listener:address():match ":(%d+)$"
+      local serving = uring.spawn(listener.serve, listener, function(stream)
+        stream:write(stream:read(), "\n")
+      end, { on_error = function(err) why = err end })
+      local client <close> = assert(uring.connect(name))
+      assert(client:write "x\n")
+      local answer = client:timeout(0.5):read()
+      listener:shutdown(0)
+      assert(answer == "x", why or "memory ran out where that was to be told")
+      serving:await()
+    end)
+  ]])
+
+  sweeps("names", [[
+    uring.run(function()
+      assert(uring.resolve("127.0.0.1", "http")[1] == "127.0.0.1:80")
+      assert(uring.resolve("127.0.0.1", 80, { timeout = 5 })[1] == "127.0.0.1:80")
+    end)
+  ]])
+
+  sweeps("datagrams", [[
+    uring.run(function()
+      local a <close>, why = uring.udp { "127.0.0.1:0", size = 500, buffers = 2 }
+      local b <close>, why_not = uring.udp()
+      assert(a, why)
+      assert(b, why_not)
+      assert(b:send("one", a:address()))
+      assert(a:recv(1) == "one")
+      assert(b:send("two", a:address()))
+      assert(a:datagrams()() == "two")
+      assert(b:send("three", a:address()))
+      assert(a:recv() == "three")
+    end)
+  ]])
+
+  sweeps("descriptors through a socket", [[
+    uring.run(function()
+      local a <close>, b = assert(uring.socketpair())
+      local b <close> = b
+      assert(a:send_fds("x", { a, b }))
+      local data, list = b:recv_fds(3)
+      assert(data == "x", list)
+      local one <close> = list[1]
+      local two <close> = list[2]
+      assert(one:write "over one" and two:fd() > 0)
+    end)
+  ]])
+
+  sweeps("a transfer", [[
+    uring.run(function()
+      local a <close>, b = assert(uring.socketpair())
+      local b <close> = b
+      local c <close>, d = assert(uring.socketpair())
+      local d <close> = d
+      assert(a:write(("x"):rep(40000)))
+      assert(a:shutdown())
+      local n, why = uring.transfer(b, c, { shutdown = true })
+      assert(n == 40000, why)
+      assert(#assert(d:read(40000)) == 40000)
+    end)
+  ]])
+
   for mode, times in pairs(modes) do
     it(("loading: any request of it failing %s"):format(mode), function()
       local output, status = script(([[
