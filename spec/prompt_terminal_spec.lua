@@ -72,6 +72,25 @@ describe("the prompt on a terminal", function()
     t:expect "part\n2> "
   end)
 
+  it("shows what tasks write through uring.io above the line", function()
+    local t <close> = terminal.prompt()
+    t:enter "uring.io.write 'here\\n'"
+    t:enter "bg = uring.spawn(function() uring.sleep(0.05) uring.io.write('from a stream\\n') end)"
+    t:type "1 + "
+    t:expect "from a stream\n"
+    t:expect "3> 1 + "
+  end)
+
+  it("stands a flood of what tasks print", function()
+    local t <close> = terminal.prompt()
+    t:enter "bg = uring.spawn(function() for i = 1, 3000 do print('line ' .. i) uring.sleep(0.0002) end end)"
+    t:type "1 + 41"
+    t:expect "line 3000\n"
+    t:expect "2> 1 + 41"
+    t:type "\n"
+    t:expect "\n42\n"
+  end)
+
   it("shows errors of tasks that nobody awaits, and goes on", function()
     local t <close> = terminal.prompt()
     t:enter "bg = uring.spawn(function() uring.sleep(0.05) error 'it broke' end)"

@@ -136,6 +136,7 @@ local function run_input(self, fn)
   task:name(("input %d"):format(self.count))
   local results = await_input(self, task)
   note_redefinitions(before, functions_of(self))
+  self.output:watch_streams()
   name_tasks(self)
   if results[1] then
     if results.n > 1 then

@@ -2,8 +2,9 @@
 --
 -- The line being typed is taken off the screen for the first write, and put back
 -- by a task when everybody has written: at once, but not more than so many times
--- a second.  What reaches the terminal on other ways than Lua's (a process that
--- was started, `op.write(1, …)`) does not pass here.
+-- a second.  `print`, `io.write`, `warn`, the files of `io` and `uring.io.write` pass
+-- here; what reaches the terminal on other ways (a process that was started,
+-- `uring.io.stdout:write`, `op.write(1, …)`) does not.
 
 local core = require "uring.core"
 
@@ -89,6 +90,20 @@ local function replace_functions(self)
   end
 end
 
+--- Watches `uring.io.write`, too, once an input has loaded it.
+function Output:watch_streams()
+  local streams = package.loaded["uring.io"]
+  if not streams or self.streams then
+    return
+  end
+  self.streams, self.originals.stream_write = streams, streams.write
+  function streams.write(...)
+    make_way(self)
+    note(self, ...)
+    return self.originals.stream_write(...)
+  end
+end
+
 --- Begins to watch what is written.
 -- @param terminal
 -- @treturn Output
@@ -99,6 +114,7 @@ function M.watch(terminal)
     methods = methods;
     io = io;
     originals = { write = methods.write, io_write = io.write, print = print, warn = warn };
+    streams = nil;                  -- uring.io, once it is there
     in_line = false;                -- the cursor is not where a line begins
     due = core.sync.semaphore(0);   -- the line is to be put back
     task = nil;
@@ -114,6 +130,9 @@ function Output:close()
   local originals = self.originals
   self.methods.write, self.io.write = originals.write, originals.io_write
   _G.print, _G.warn = originals.print, originals.warn
+  if self.streams then
+    self.streams.write = originals.stream_write
+  end
   self.task:cancel()
 end
 
