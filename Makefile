@@ -283,7 +283,12 @@ install: deps $(built)
 	done
 	install -D -m 755 $(core) "$(LIBDIR)/uring/core.so"
 	install -D -m 755 $(readline) "$(LIBDIR)/uring/readline.so"
-	install -D -m 755 bin/uring "$(BINDIR)/uring"
+	install -d "$(BINDIR)"
+	{ echo '#!/usr/bin/env $(LUA)'; \
+	  echo 'package.path = "$(PREFIX)/share/lua/5.4/?.lua;$(PREFIX)/share/lua/5.4/?/init.lua;" .. package.path'; \
+	  echo 'package.cpath = "$(PREFIX)/lib/lua/5.4/?.so;" .. package.cpath'; \
+	  tail -n +2 bin/uring; } >"$(BINDIR)/uring"
+	chmod 755 "$(BINDIR)/uring"
 	install -d "$(DESTDIR)$(PREFIX)/share/uring/types"
 	$(in_place) $(LUA) bin/uring --types \
 	  >"$(DESTDIR)$(PREFIX)/share/uring/types/uring.d.lua"

@@ -112,7 +112,7 @@ describe("the prompt on a terminal", function()
       local t <close> = terminal.prompt()
       t:type "this is no Lua"
       t:type(CTRL_C)
-      t:expect "1> "
+      t:expect "this is no Lua^C\n1> "
       assert.matches("\n2\n", t:enter "1 + 1")
     end)
 
@@ -482,7 +482,7 @@ describe("the prompt on a terminal without readline", function()
     t:expect "5> "
     t:type "half a line"
     t:send(CTRL_C)
-    t:expect "5> "
+    t:expect "^C\n5> "
     t:type "while true do end\n"
     t:rest(0.1)
     t:send(CTRL_C)

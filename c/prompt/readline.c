@@ -46,6 +46,7 @@ typedef char **completion_function(const char *, int, int);
   X(const char *, rl_readline_name)                                           \
   X(char *, rl_line_buffer)                                                   \
   X(int, rl_end)                                                              \
+  X(int, rl_point)                                                            \
   X(int, rl_catch_signals)                                                    \
   X(int, rl_catch_sigwinch)                                                   \
   X(int, rl_change_environment)                                               \
@@ -478,12 +479,24 @@ static void leave(void)
   prompt.paste_size = prompt.paste_room = 0;
 }
 
-/* close([drop]): the terminal is as it was before.  What was typed ahead is
-** dropped, too, if `drop` */
+/* What was typed stays on the screen, and the next line begins below it. */
+static void abandon_line(void)
+{
+  *lib.rl_point = *lib.rl_end;
+  lib.rl_redisplay();
+  fputs("^C\n", stdout);
+  fflush(stdout);
+}
+
+/* close([drop]): the terminal is as it was before.  If `drop`, at Ctrl-C, what
+** was typed is dropped, and what was typed ahead, too */
 static int readline_close(lua_State *L)
 {
+  bool drop = lua_toboolean(L, 1);
+  if (drop && prompt.installed && !prompt.hidden)
+    abandon_line();
   leave();
-  if (lua_toboolean(L, 1))
+  if (drop)
     prompt.at = prompt.size = 0;
   return 0;
 }

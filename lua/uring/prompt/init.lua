@@ -229,14 +229,15 @@ end
 
 -- The task that reads, until the end of input.
 local function read_and_do(self)
-  interrupt.foreground(self.task)
   while not self.ended do
     self.output:fresh_line()
     local text = read_input(self)
     if text == nil then
       self.ended = "end of input"
     elseif text then
+      interrupt.foreground(self.task)
       local ok, err = xpcall(do_input, traced, self, text)
+      interrupt.foreground(nil)
       if self.left or self.ended then
         error(core.cancelled, 0)
       elseif not ok then
@@ -305,7 +306,8 @@ local function watch(self)
     take_signals(self)
   end
   local ok, err = pcall(self.task.await, self.task)
-  if not ok and err ~= core.cancelled then
+  local late = type(err) == "string" and err:find "interrupted!$" -- Ctrl-C, when the input had just ended
+  if not ok and err ~= core.cancelled and not late then
     self:say("the prompt failed: " .. error_text(err) .. "\n" .. self.task:traceback())
     self.failures = self.failures + 1
     self.ended = self.failures > 10 and "the prompt fails again and again" or self.ended
