@@ -311,8 +311,8 @@ static int resize(lua_State *L)
 }
 
 /* read(fd, seconds) -> what is there within that time, "" if nothing is; nil
-*at
-** the end, which of a terminal is an error */
+ *at
+ ** the end, which of a terminal is an error */
 static int read_lua(lua_State *L)
 {
   char buffer[4096];
