@@ -11,6 +11,8 @@
 **    hand, or counted as sent.
 ** 5. Outside of tasks the loop is turned in a protected call, so that an
 **    error out of it (Ctrl-C, say) does not leave with the lane.
+** 6. At a stream that is tied, a reading call that would have to wait is a
+**    writing call first: it flushes, and begins when that has ended.
 */
 #include "stream_call.h"
 
@@ -98,7 +100,7 @@ static int give_up(lua_State *L, struct stream *s, const struct stream_call *c,
     return task_raise_cancelled(L);
   if (err == -ECANCELED && late && (c->closes || stream_is_open(s)))
     err = STREAM_LATE;
-  return c->failed(L, s, err);
+  return c->failed(L, s, err, true);
 }
 
 /* Grows the event table of the ring, a light userdata. */
@@ -161,7 +163,7 @@ static int left_line(lua_State *L, struct stream *s,
   bool late = task_call_is_late(t);
   task_call_ends(t);
   task_check_interrupted(L, t);
-  return c->failed(L, s, late ? STREAM_LATE : -ECANCELED);
+  return c->failed(L, s, late ? STREAM_LATE : -ECANCELED, false);
 }
 
 static int step(lua_State *L, struct stream *s, const struct stream_call *c,
@@ -340,7 +342,7 @@ static int call_outside(lua_State *L, struct stream *s,
   struct outside o = {.s = s, .c = c, .deadline_ns = UINT64_MAX};
   int args = lua_gettop(L), err = 0;
   unsigned lane = lane_of(s, c);
-  luaL_checkstack(L, args + LUA_MINSTACK, "too many arguments");
+  stream_check_stack(L, args);
   if (s->timeout_ns > 0)
     o.deadline_ns = now_ns() + s->timeout_ns;
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->core->home_ref);
@@ -348,9 +350,9 @@ static int call_outside(lua_State *L, struct stream *s,
   if (!begun && !lane_is_free(&o))
     loop_until(L, r, o.deadline_ns, lane_is_free, &o);
   if (!c->closes && !stream_is_open(s))
-    return c->failed(L, s, -ECANCELED);
+    return c->failed(L, s, -ECANCELED, false);
   if (s->lanes[lane].owner != NULL)
-    return c->failed(L, s, STREAM_LATE);
+    return c->failed(L, s, STREAM_LATE, false);
   s->lanes[lane].owner = LANE_OUTSIDE;
   if (!begun)
     stream_begin(s, c->lane, args);
@@ -364,10 +366,21 @@ static int call_outside(lua_State *L, struct stream *s,
     return c->finish(L, s, &o.piece);
   if (err == -ECANCELED && o.late && (c->closes || stream_is_open(s)))
     err = STREAM_LATE;
-  return c->failed(L, s, err);
+  return c->failed(L, s, err, true);
 }
 
-int stream_call(lua_State *L, struct stream *s, const struct stream_call *c)
+/*
+** Tied streams
+*/
+
+static bool flushes_first(const struct stream *s, const struct stream_call *c)
+{
+  return s->tied && c->lane == LANE_READ && !stream_is_file(s) &&
+         output_size(&s->out) > 0;
+}
+
+static int begin_call(lua_State *L, struct stream *s,
+                      const struct stream_call *c, bool may_flush)
 {
   struct piece piece;
   struct task *t;
@@ -379,8 +392,21 @@ int stream_call(lua_State *L, struct stream *s, const struct stream_call *c)
     if (c->look(L, s, &piece) == DONE)
       return c->finish(L, s, &piece);
   }
+  if (may_flush && flushes_first(s, c))
+    return stream_flush_first(L, s, c);
   t = task_awaiting(L, s->core);
   if (t == NULL)
     return call_outside(L, s, c, idle);
   return call_in_task(L, s, c, t, &piece);
+}
+
+int stream_call(lua_State *L, struct stream *s, const struct stream_call *c)
+{
+  return begin_call(L, s, c, true);
+}
+
+int stream_call_flushed(lua_State *L, struct stream *s,
+                        const struct stream_call *c)
+{
+  return begin_call(L, s, c, false);
 }
