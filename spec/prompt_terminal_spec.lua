@@ -249,6 +249,15 @@ describe("the prompt on a terminal", function()
     assert.are.equal("cleaned", io.open(path):read "a")
   end)
 
+  it("ends when the terminal is closed though an input loops", function()
+    local t <close> = terminal.prompt()
+    t:type "while true do end\n"
+    t:rest(0.1)
+    testkit.close(t.fd)
+    assert.are.equal(0, testkit.wait(t.pid))
+    t.pid = nil
+  end)
+
   it("outlives the terminal where SIGHUP is ignored, until its tasks have ended", function()
     local path = helper.tmpname ""
     local t <close> = terminal.prompt { before = "trap '' HUP;" }

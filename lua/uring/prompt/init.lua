@@ -39,11 +39,11 @@ local function show_values(self, values)
   for i = 1, values.n do
     texts[i] = dump(values[i])
     lines = lines or texts[i]:find("\n", 1, true)
-    _G[i == 1 and "_" or "_" .. i] = values[i]
+    rawset(_G, i == 1 and "_" or "_" .. i, values[i])
   end
   local i = math.max(2, values.n + 1)
-  while _G["_" .. i] ~= nil do -- of an earlier input
-    _G["_" .. i] = nil
+  while rawget(_G, "_" .. i) ~= nil do -- of an earlier input
+    rawset(_G, "_" .. i, nil)
     i = i + 1
   end
   self:say(table.concat(texts, lines and "\n" or "\t"))
@@ -243,7 +243,7 @@ local function read_and_do(self)
       elseif not ok then
         self:say(error_text(err))
       end
-      self.count = self.count + 1
+      self.count = self.count + (text:find "%S" and 1 or 0)
     end
   end
 end
