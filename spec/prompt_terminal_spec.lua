@@ -79,6 +79,14 @@ describe("the prompt on a terminal", function()
     t:type "1 + "
     t:expect "from a stream\n"
     t:expect "3> 1 + "
+    t:type "1\n"
+    t:expect "4> "
+    t:enter "bg = uring.spawn(function() uring.sleep(0.05) uring.io.stdout:write('its file\\n') end)"
+    t:type "2 + "
+    t:expect "its file\n"
+    t:expect "5> 2 + "
+    t:type "2\n"
+    t:expect "\n4\n"
   end)
 
   it("stands a flood of what tasks print", function()
