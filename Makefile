@@ -51,13 +51,14 @@ core_src  := $(wildcard c/*.c)
 core_obj  := $(core_src:%.c=$(B)/%.o)
 core      := $(B)/uring/core.so
 readline  := $(B)/uring/readline.so
+readline_obj := $(patsubst %.c,$(B)/%.o,$(wildcard c/prompt/*.c))
 helpers   := $(patsubst spec/support/%.c,$(B)/spec/%.so, \
                $(wildcard spec/support/*.c))
 asan_lua  := $(CURDIR)/build/asan/bin/lua5.4
 bench_bin := $(patsubst spec/bench/%.c,$(B)/bench/%, \
                $(wildcard spec/bench/*.c))
 all_c     := $(wildcard c/*.c c/*/*.c spec/support/*.c spec/bench/*.c)
-all_h     := $(wildcard c/*.h spec/support/*.h spec/bench/*.h)
+all_h     := $(wildcard c/*.h c/*/*.h spec/support/*.h spec/bench/*.h)
 
 # Every spec, whatever its folder, except what only serves or measures.
 specs = $(shell find spec \( -path spec/bench -o -path spec/support \) \
@@ -143,10 +144,9 @@ $(core): $(core_obj)
 	$(link) -o $@ $(core_obj) $(pkg_libs)
 
 # Takes the library, if there is one, when it is loaded.
-$(readline): c/prompt/readline.c $(B)/flags
+$(readline): $(readline_obj)
 	@mkdir -p $(@D)
-	$(compile) $(defs) -fvisibility=hidden -MMD -MP -shared \
-	  $(ldflags_$(VARIANT)) $(LDFLAGS) -o $@ $< -ldl
+	$(link) -o $@ $(readline_obj) -ldl
 
 # Only luaopen_uring_core is for others to see.
 $(B)/c/%.o: c/%.c $(B)/flags
@@ -172,7 +172,7 @@ $(B)/flags: FORCE | deps
 
 FORCE:
 
--include $(core_obj:.o=.d) $(readline:.so=.d) $(helpers:.so=.d) $(bench_bin:=.d)
+-include $(core_obj:.o=.d) $(readline_obj:.o=.d) $(helpers:.so=.d) $(bench_bin:=.d)
 
 # --------------------------------------------------------------------- run
 
@@ -283,7 +283,12 @@ install: deps $(built)
 	done
 	install -D -m 755 $(core) "$(LIBDIR)/uring/core.so"
 	install -D -m 755 $(readline) "$(LIBDIR)/uring/readline.so"
-	install -D -m 755 bin/uring "$(BINDIR)/uring"
+	install -d "$(BINDIR)"
+	{ echo '#!/usr/bin/env $(LUA)'; \
+	  echo 'package.path = "$(PREFIX)/share/lua/5.4/?.lua;$(PREFIX)/share/lua/5.4/?/init.lua;" .. package.path'; \
+	  echo 'package.cpath = "$(PREFIX)/lib/lua/5.4/?.so;" .. package.cpath'; \
+	  tail -n +2 bin/uring; } >"$(BINDIR)/uring"
+	chmod 755 "$(BINDIR)/uring"
 	install -d "$(DESTDIR)$(PREFIX)/share/uring/types"
 	$(in_place) $(LUA) bin/uring --types \
 	  >"$(DESTDIR)$(PREFIX)/share/uring/types/uring.d.lua"

@@ -114,8 +114,8 @@ static void on_signal(int number)
     for (unsigned i = 0; i < NKNOWN; i++)
       if (known[i].number == number)
         atomic_fetch_or(&catcher.caught, 1u << i);
-    if (number == SIGINT)
-      on_interrupt();
+    if (number == SIGINT || number == SIGHUP || number == SIGTERM)
+      on_interrupt(); /* an input that loops must not outlive its prompt */
     else if (number == SIGQUIT)
       on_quit();
     if (catcher.bell >= 0)

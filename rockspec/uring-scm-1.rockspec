@@ -174,7 +174,7 @@ build = {
     },
     -- looks for the library when it is loaded: readline need not be there
     ["uring.readline"] = {
-      sources = { "c/prompt/readline.c" },
+      sources = { "c/prompt/library.c", "c/prompt/readline.c" },
       defines = { "_GNU_SOURCE" },
       libraries = { "dl" },
     },

@@ -148,13 +148,14 @@ reader:await()
   end)
 
   it("has commands, and near names for others", function()
-    local output = session ":help\n:stats\n:time 1 + 1\n:taks\n:time\n:time )\n:cancel\n"
+    local output = session ":help\n:stats\n:time 1 + 1\n:taks\n:time\n:time )\n:cancel\n:time 1 +\n"
     assert.matches(":reload module +loads", output)
     assert.matches("completed = %d+", output)
     assert.matches("\n2\n0%.%d+ s, of which", output)
     assert.matches("no command :taks %(did you mean 'tasks'", output)
     assert.matches("what is there to time%?", output)
     assert.matches("input 6:1: unexpected symbol near '%)'", output)
+    assert.matches("input 8:1: unexpected symbol near <eof>", output)
   end)
 
   it("tells what the documentation says", function()
@@ -337,7 +338,8 @@ describe("a chunk of the prompt", function()
   end)
 
   it("tells what has not ended from what is wrong", function()
-    for _, text in ipairs { "for i = 1, 2 do", "x =", "f(", "local", "return 1 +", "[[", "if a then else" } do
+    for _, text in ipairs { "for i = 1, 2 do", "x =", "f(", "local", "return 1 +", "[[", "if a then else", "1 +", "{ 1,",
+      "function() return" } do
       local fn, _, incomplete = locals:compile(text, "=t")
       assert.is_nil(fn)
       assert.is_true(incomplete, text)

@@ -72,6 +72,33 @@ describe("the prompt on a terminal", function()
     t:expect "part\n2> "
   end)
 
+  it("shows what tasks write through uring.io above the line", function()
+    local t <close> = terminal.prompt()
+    t:enter "uring.io.write 'here\\n'"
+    t:enter "bg = uring.spawn(function() uring.sleep(0.05) uring.io.write('from a stream\\n') end)"
+    t:type "1 + "
+    t:expect "from a stream\n"
+    t:expect "3> 1 + "
+    t:type "1\n"
+    t:expect "4> "
+    t:enter "bg = uring.spawn(function() uring.sleep(0.05) uring.io.stdout:write('its file\\n') end)"
+    t:type "2 + "
+    t:expect "its file\n"
+    t:expect "5> 2 + "
+    t:type "2\n"
+    t:expect "\n4\n"
+  end)
+
+  it("stands a flood of what tasks print", function()
+    local t <close> = terminal.prompt()
+    t:enter "bg = uring.spawn(function() for i = 1, 3000 do print('line ' .. i) uring.sleep(0.0002) end end)"
+    t:type "1 + 41"
+    t:expect "line 3000\n"
+    t:expect "2> 1 + 41"
+    t:type "\n"
+    t:expect "\n42\n"
+  end)
+
   it("shows errors of tasks that nobody awaits, and goes on", function()
     local t <close> = terminal.prompt()
     t:enter "bg = uring.spawn(function() uring.sleep(0.05) error 'it broke' end)"
@@ -93,7 +120,7 @@ describe("the prompt on a terminal", function()
       local t <close> = terminal.prompt()
       t:type "this is no Lua"
       t:type(CTRL_C)
-      t:expect "1> "
+      t:expect "this is no Lua^C\n1> "
       assert.matches("\n2\n", t:enter "1 + 1")
     end)
 
@@ -228,6 +255,15 @@ describe("the prompt on a terminal", function()
     assert.are.equal(0, testkit.wait(t.pid))
     t.pid = nil
     assert.are.equal("cleaned", io.open(path):read "a")
+  end)
+
+  it("ends when the terminal is closed though an input loops", function()
+    local t <close> = terminal.prompt()
+    t:type "while true do end\n"
+    t:rest(0.1)
+    testkit.close(t.fd)
+    assert.are.equal(0, testkit.wait(t.pid))
+    t.pid = nil
   end)
 
   it("outlives the terminal where SIGHUP is ignored, until its tasks have ended", function()
@@ -463,7 +499,7 @@ describe("the prompt on a terminal without readline", function()
     t:expect "5> "
     t:type "half a line"
     t:send(CTRL_C)
-    t:expect "5> "
+    t:expect "^C\n5> "
     t:type "while true do end\n"
     t:rest(0.1)
     t:send(CTRL_C)

@@ -6,11 +6,8 @@
 ** A bracketed paste is collected here and inserted when it is whole: readline
 ** itself would wait for its end.
 **
-** The library is looked for when the module is loaded, and the module fails to
-** load where there is none.  Nothing is linked to it, and its headers are not
-** needed; where they are, the compiler compares.
+** Where there is no such library the module fails to load.
 */
-#include <dlfcn.h>
 #include <errno.h>
 #include <lauxlib.h>
 #include <lua.h>
@@ -22,61 +19,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-typedef void line_function(char *);
-typedef int getc_function(FILE *);
-typedef int hook_function(void);
-typedef char **completion_function(const char *, int, int);
-
-/* What is used of the library: result, name, parameters; type, name. */
-#define FUNCTIONS(X)                                                          \
-  X(void, rl_callback_handler_install, (const char *, line_function *))       \
-  X(void, rl_callback_handler_remove, (void))                                 \
-  X(void, rl_callback_read_char, (void))                                      \
-  X(int, rl_clear_visible_line, (void))                                       \
-  X(int, rl_forced_update_display, (void))                                    \
-  X(int, rl_initialize, (void))                                               \
-  X(int, rl_insert_text, (const char *))                                      \
-  X(void, rl_prep_terminal, (int))                                            \
-  X(void, rl_redisplay, (void))                                               \
-  X(void, rl_resize_terminal, (void))                                         \
-  X(int, rl_variable_bind, (const char *, const char *))                      \
-  X(void, add_history, (const char *))
-
-#define VARIABLES(X)                                                          \
-  X(const char *, rl_readline_name)                                           \
-  X(char *, rl_line_buffer)                                                   \
-  X(int, rl_end)                                                              \
-  X(int, rl_catch_signals)                                                    \
-  X(int, rl_catch_sigwinch)                                                   \
-  X(int, rl_change_environment)                                               \
-  X(int, rl_completion_query_items)                                           \
-  X(int, rl_completion_append_character)                                      \
-  X(int, rl_attempted_completion_over)                                        \
-  X(const char *, rl_completer_word_break_characters)                         \
-  X(getc_function *, rl_getc_function)                                        \
-  X(hook_function *, rl_input_available_hook)                                 \
-  X(completion_function *, rl_attempted_completion_function)
-
-#define FUNCTION_POINTER(result, name, parameters) result(*name) parameters;
-#define VARIABLE_POINTER(type, name)               __typeof__(type) *name;
-
-static struct {
-  FUNCTIONS(FUNCTION_POINTER)
-  VARIABLES(VARIABLE_POINTER)
-} lib;
-
-#if __has_include(<readline/readline.h>) && __has_include(<readline/history.h>)
-#include <readline/history.h>
-#include <readline/readline.h>
-#define SAME(name)                                                            \
-  _Static_assert(__builtin_types_compatible_p(__typeof__(lib.name),           \
-                                              __typeof__(&(name))),           \
-                 "readline has another " #name);
-#define SAME_FUNCTION(result, name, parameters) SAME(name)
-#define SAME_VARIABLE(type, name)               SAME(name)
-FUNCTIONS(SAME_FUNCTION)
-VARIABLES(SAME_VARIABLE)
-#endif
+#include "library.h"
 
 #define PASTE_BEGINS "\033[200~"
 #define PASTE_ENDS   "\033[201~"
@@ -103,30 +46,6 @@ static struct {
   char *paste; /* being collected, or NULL */
   size_t paste_size, paste_room;
 } prompt = {.complete = LUA_NOREF};
-
-/*
-** The library
-*/
-
-static const char *load_library(void)
-{
-  static const char *const names[] = {"libreadline.so.8", "libreadline.so.7",
-                                      "libreadline.so"};
-  void *handle = NULL;
-  for (size_t i = 0; i < sizeof names / sizeof *names && handle == NULL; i++)
-    handle = dlopen(names[i], RTLD_NOW | RTLD_GLOBAL);
-  if (handle == NULL)
-    return dlerror();
-#define FIND(name)                                                            \
-  *(void **)&lib.name = dlsym(handle, #name);                                 \
-  if (lib.name == NULL)                                                       \
-    return "there is no " #name " in it";
-#define FIND_FUNCTION(result, name, parameters) FIND(name)
-#define FIND_VARIABLE(type, name)               FIND(name)
-  FUNCTIONS(FIND_FUNCTION)
-  VARIABLES(FIND_VARIABLE)
-  return NULL;
-}
 
 static void on_line(char *line)
 {
@@ -478,12 +397,24 @@ static void leave(void)
   prompt.paste_size = prompt.paste_room = 0;
 }
 
-/* close([drop]): the terminal is as it was before.  What was typed ahead is
-** dropped, too, if `drop` */
+/* What was typed stays on the screen, and the next line begins below it. */
+static void abandon_line(void)
+{
+  *lib.rl_point = *lib.rl_end;
+  lib.rl_redisplay();
+  fputs("^C\n", stdout);
+  fflush(stdout);
+}
+
+/* close([drop]): the terminal is as it was before.  If `drop`, at Ctrl-C, what
+** was typed is dropped, and what was typed ahead, too */
 static int readline_close(lua_State *L)
 {
+  bool drop = lua_toboolean(L, 1);
+  if (drop && prompt.installed && !prompt.hidden)
+    abandon_line();
   leave();
-  if (lua_toboolean(L, 1))
+  if (drop)
     prompt.at = prompt.size = 0;
   return 0;
 }
@@ -520,7 +451,7 @@ luaopen_uring_readline(lua_State *L);
 
 int luaopen_uring_readline(lua_State *L)
 {
-  const char *why = load_library();
+  const char *why = library_load();
   if (why != NULL)
     return luaL_error(L, "GNU readline cannot be used: %s", why);
   luaL_newlib(L, functions);

@@ -255,7 +255,7 @@ local function of_part(name)
   for module in pairs(prefix and package.loaded or {}) do
     if type(module) == "string" and module:sub(1, #prefix) == prefix then
       for _, entry in ipairs(M.of_module(module)) do
-        if entry.owner == "tag" and entry.name == short then
+        if entry.name == short and entry.doc and (entry.owner == "tag" or entry.owner == "M") then
           return entry
         end
       end
@@ -283,7 +283,7 @@ function M.find(name, value)
     return entry and entry.doc and entry or of_part(name) or entry
   end
   local short = name:match "^uring%.([%w_.]+)$"
-  return of_tag(name) or of_list(name) or short and (of_field(short) or of_tag("Ring:" .. short))
+  return of_tag(name) or of_list(name) or of_part(name) or short and (of_field(short) or of_tag("Ring:" .. short))
 end
 
 --

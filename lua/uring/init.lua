@@ -61,6 +61,12 @@ local M = {
   -- ("recv on fd 5", "sleep", "channel", "task fetcher" …), `since` for how many
   -- seconds, to within some milliseconds.
   tasks = core.tasks;
+  --- `operations()` → a list of all operations that are prepared or in flight, each
+  -- `{ name, status, ring, lent, fd, task, since, orphan }`: `status` is "prepared",
+  -- "submitted", "cancelling" or "resting"; `lent` the bytes lent with it; `task` who
+  -- awaits it without a handle, `since` for how many seconds; `orphan` is true where
+  -- nobody will ask for its result.
+  operations = core.operations;
   current = core.current;
   on_error = core.on_error;
   isatty = core.isatty;

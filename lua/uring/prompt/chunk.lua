@@ -290,13 +290,15 @@ end
 -- @treturn ?string what there is to say: locals that cannot be kept
 function Locals:compile(text, name)
   local expression = text:match "^%s*=(.*)$" or text
-  local plain = load("return " .. expression, name, "t")
+  local plain, no_expression = load("return " .. expression, name, "t")
   if plain and M.words(expression)() then
     return self:wrap("return " .. expression, name) or plain
   end
   local message
   plain, message = load(text, name, "t")
-  if not plain then
+  if not plain and no_expression and is_incomplete(no_expression, text) then -- such as "{ 1,"
+    return nil, no_expression, true
+  elseif not plain then
     return nil, message, is_incomplete(message, text)
   end
   local fn = self:wrap(text, name)

@@ -197,7 +197,10 @@ commands.time = { "expression", "its values, and how long it took", function(ses
     return "what is there to time?"
   end
   local began, cpu = core.now(), os.clock()
-  session:evaluate(text)
+  local complete, message = session:evaluate(text)
+  if not complete then
+    return message
+  end
   return ("%.6f s, of which this process computed %.6f s"):format(core.now() - began, os.clock() - cpu)
 end }
 

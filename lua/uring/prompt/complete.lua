@@ -2,6 +2,8 @@
 
 local M = {}
 
+local MOST = 500 -- candidates that are shown
+
 local keywords = {}
 for word in ([[and break do else elseif end false for function goto if in local nil not or repeat
   return then true until while]]):gmatch "%a+" do
@@ -156,6 +158,9 @@ function M.candidates(session, line, start)
     list = names(session, prefix)
   end
   table.sort(list)
+  if #list > MOST then -- what all have in common, the first and the last have
+    list = table.move(list, #list, #list, MOST, table.move(list, 1, MOST - 1, 1, {}))
+  end
   return list
 end
 

@@ -39,11 +39,11 @@ local function show_values(self, values)
   for i = 1, values.n do
     texts[i] = dump(values[i])
     lines = lines or texts[i]:find("\n", 1, true)
-    _G[i == 1 and "_" or "_" .. i] = values[i]
+    rawset(_G, i == 1 and "_" or "_" .. i, values[i])
   end
   local i = math.max(2, values.n + 1)
-  while _G["_" .. i] ~= nil do -- of an earlier input
-    _G["_" .. i] = nil
+  while rawget(_G, "_" .. i) ~= nil do -- of an earlier input
+    rawset(_G, "_" .. i, nil)
     i = i + 1
   end
   self:say(table.concat(texts, lines and "\n" or "\t"))
@@ -136,6 +136,7 @@ local function run_input(self, fn)
   task:name(("input %d"):format(self.count))
   local results = await_input(self, task)
   note_redefinitions(before, functions_of(self))
+  self.output:watch_streams()
   name_tasks(self)
   if results[1] then
     if results.n > 1 then
@@ -228,20 +229,21 @@ end
 
 -- The task that reads, until the end of input.
 local function read_and_do(self)
-  interrupt.foreground(self.task)
   while not self.ended do
     self.output:fresh_line()
     local text = read_input(self)
     if text == nil then
       self.ended = "end of input"
     elseif text then
+      interrupt.foreground(self.task)
       local ok, err = xpcall(do_input, traced, self, text)
+      interrupt.foreground(nil)
       if self.left or self.ended then
         error(core.cancelled, 0)
       elseif not ok then
         self:say(error_text(err))
       end
-      self.count = self.count + 1
+      self.count = self.count + (text:find "%S" and 1 or 0)
     end
   end
 end
@@ -304,7 +306,8 @@ local function watch(self)
     take_signals(self)
   end
   local ok, err = pcall(self.task.await, self.task)
-  if not ok and err ~= core.cancelled then
+  local late = type(err) == "string" and err:find "interrupted!$" -- Ctrl-C, when the input had just ended
+  if not ok and err ~= core.cancelled and not late then
     self:say("the prompt failed: " .. error_text(err) .. "\n" .. self.task:traceback())
     self.failures = self.failures + 1
     self.ended = self.failures > 10 and "the prompt fails again and again" or self.ended

@@ -2,8 +2,9 @@
 --
 -- The line being typed is taken off the screen for the first write, and put back
 -- by a task when everybody has written: at once, but not more than so many times
--- a second.  What reaches the terminal on other ways than Lua's (a process that
--- was started, `op.write(1, …)`) does not pass here.
+-- a second.  `print`, `warn` and the standard files of `io` and `uring.io` pass here;
+-- what reaches the terminal on other ways (a process that was started,
+-- `op.write(1, …)`) does not.
 
 local core = require "uring.core"
 
@@ -31,6 +32,10 @@ end
 local function restore(self)
   while true do
     self.due:acquire()
+    if self.later then
+      self.later = false
+      core.sleep(PAUSE)
+    end
     self:fresh_line()
     self.terminal:show()
     core.sleep(PAUSE)
@@ -89,6 +94,38 @@ local function replace_functions(self)
   end
 end
 
+-- Somebody is about to write through a stream, which takes a moment.
+local function make_way_for_stream(self, ...)
+  self.later = true
+  make_way(self)
+  note(self, ...)
+end
+
+--- Watches the standard streams of `uring.io`, too, once an input has loaded it.
+function Output:watch_streams()
+  local streams = package.loaded["uring.io"]
+  if not streams or self.streams then
+    return
+  end
+  local stream_methods, originals = core.stream_meta.__index, self.originals
+  local stdout, stderr = streams.stdout, streams.stderr
+  self.streams = streams
+  originals.stream_write, originals.default_write = stream_methods.write, streams.write
+  local write = stream_methods.write
+  function stream_methods.write(file, ...)
+    if file == stdout or file == stderr then
+      make_way_for_stream(self, ...)
+    end
+    return write(file, ...)
+  end
+  function streams.write(...)
+    if streams.output() == stdout then
+      make_way_for_stream(self, ...)
+    end
+    return originals.default_write(...)
+  end
+end
+
 --- Begins to watch what is written.
 -- @param terminal
 -- @treturn Output
@@ -99,6 +136,8 @@ function M.watch(terminal)
     methods = methods;
     io = io;
     originals = { write = methods.write, io_write = io.write, print = print, warn = warn };
+    streams = nil;                  -- uring.io, once it is there
+    later = false;                  -- something is being written through them
     in_line = false;                -- the cursor is not where a line begins
     due = core.sync.semaphore(0);   -- the line is to be put back
     task = nil;
@@ -114,6 +153,9 @@ function Output:close()
   local originals = self.originals
   self.methods.write, self.io.write = originals.write, originals.io_write
   _G.print, _G.warn = originals.print, originals.warn
+  if self.streams then
+    self.streams.write, core.stream_meta.__index.write = originals.default_write, originals.stream_write
+  end
   self.task:cancel()
 end
 

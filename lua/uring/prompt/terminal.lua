@@ -66,6 +66,9 @@ function Plain:read(prompt)
   while not line and not self.ended do
     if not wait(self) then
       self.shown, self.text = false, ""
+      if self.is_terminal then
+        io.stdout:write "\n" -- behind what was typed, and its ^C
+      end
       return false
     end
     local n = op.read(0, self.buffer)
