@@ -30,6 +30,7 @@ local function with_server(fn, given)
   given = given or {}
   uring.run(function()
     local command = (given.prefix or "") .. "exec lua5.4 examples/kv_server.lua 127.0.0.1:0"
+      .. (given.arguments or "")
     local server <close> = assert(process.spawn { "sh", "-c", command, stdout = "pipe", stderr = "pipe" })
     local complaints = uring.spawn(function() return server.stderr:read "a" end)
     local address = (server.stdout:read "l" or complaints:await()):match "^listening on (.+)$"
@@ -587,6 +588,24 @@ describe("the key-value server", function()
       assert.are.equal("", idle:read "a")
       assert.is_nil(uring.connect(address))
     end, { ends = true })
+  end)
+
+  it("does not wait for ever for clients that take nothing", function()
+    with_server(function(address, server)
+      local slow <close> = connect(address)
+      local subscriber <close> = connect(address)
+      ask(slow, "SET", "k", ("x"):rep(1 << 20))
+      ask(subscriber, "SUBSCRIBE", "c")
+      for _ = 1, 20 do
+        ask(slow, "PUBLISH", "c", ("x"):rep(1 << 20))
+      end
+      assert(slow:write(encoded("GET", "k"):rep(20)))
+      uring.sleep(0.05)
+      local started = uring.now()
+      server:kill "TERM"
+      server:wait()
+      assert.is_true(uring.now() - started > 0.4)
+    end, { arguments = " 0.5", ends = true })
   end)
 
   it("waits for descriptors where they are used up", function()
