@@ -185,8 +185,9 @@ env: deps $(built)
 	@echo "export LUA_CPATH='$(lua_cpath);$(cpath_tail)'"
 	@echo "export PATH='$(CURDIR)/bin':\"\$$PATH\""
 
-bench: deps $(core) $(bench_bin)
-	@$(in_place) BENCH_BIN='$(CURDIR)/build/bench' \
+bench: deps $(built) $(bench_bin) $(helpers)
+	@LUA_PATH='$(lua_path);$(path_tail)' \
+	LUA_CPATH='$(test_cpath);$(cpath_tail)' BENCH_BIN='$(CURDIR)/build/bench' \
 	  $(LUA) spec/bench/run.lua $(ARGS)
 
 # -------------------------------------------------------------------- test

@@ -121,11 +121,17 @@ static int open_from(struct twin *t, const struct copy_job *j)
 /* The copy can be written to until all is in it. */
 static int open_to(struct twin *t, const struct copy_job *j)
 {
+  int err;
   t->created = mkdir(j->to, (t->st.st_mode & 0777) | 0700) == 0;
   if (!t->created && (errno != EEXIST || t->flags & COPY_EXCLUSIVE))
     return errno;
   t->to = open(j->to, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  return t->to < 0 ? errno : 0;
+  if (t->to >= 0)
+    return 0;
+  err = errno;
+  if (t->created) /* as if nothing had been tried */
+    rmdir(j->to);
+  return err;
 }
 
 static int open_twin(struct part *p, const struct copy_job *j)

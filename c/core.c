@@ -39,6 +39,7 @@
 #include "resolve.h"
 #include "ring.h"
 #include "ring_object.h"
+#include "ring_options.h"
 #include "scope.h"
 #include "signals.h"
 #include "sockaddr.h"
@@ -95,13 +96,30 @@ void core_breathe(lua_State *L, struct core *core)
   lua_call(L, 0, 0);
 }
 
+/* Registry key of the table of options for default rings, nil: there is none.
+ */
+static const char options_key = 'o';
+
+/* default_options(table | nil): what default rings are opened with from now
+** on, for specs; as ring takes it */
+static int core_default_options(lua_State *L)
+{
+  struct ring_options o;
+  lua_settop(L, 1);
+  ring_options_read(L, 1, &o); /* raises on what is wrong */
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &options_key);
+  return 0;
+}
+
 /* Opens the default ring and makes it the home of the tasks. */
 static struct ring *open_home(lua_State *L, struct core *core)
 {
   struct ring_options o;
   struct ring *r;
   luaL_checkstack(L, LUA_MINSTACK, "opening the default ring");
-  ring_default_options(&o);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &options_key);
+  ring_options_read(L, lua_gettop(L), &o);
+  lua_pop(L, 1);
   r = ring_object_push(L, core, &o);
   if (r == NULL)
     luaL_error(L, "%s", lua_tostring(L, -2));
@@ -255,12 +273,16 @@ int luaopen_uring_core(lua_State *L)
   child_register(L);
   child_spawn_register(L, core);
   stream_register(L, core);
-  path_call_register(L, core);
   unwritten_register(L, core);
   io_register(L);
+  directory_register(L, core);
+  copy_register(L, core);
+  path_call_register(L, core);
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, core_abandon, 1);
   lua_setfield(L, -2, "abandon");
+  lua_pushcfunction(L, core_default_options);
+  lua_setfield(L, -2, "default_options");
   lua_rawgetp(L, LUA_REGISTRYINDEX, &core_key);
   lua_pushvalue(L, -2); /* module; core; module */
   lua_setiuservalue(L, -2, 1);

@@ -23,8 +23,8 @@
 struct child;
 struct pool;
 struct ring;
-struct workers;
 struct stream;
+struct workers;
 
 struct core {
   lua_State *L;             /* the main thread; lives as long as the core */

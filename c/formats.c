@@ -88,6 +88,11 @@ static enum found find_numeral(lua_State *L, struct input *in, size_t most,
   return FOUND;
 }
 
+static size_t most(uint32_t limit)
+{
+  return limit == UNLIMITED ? SIZE_MAX : limit;
+}
+
 enum found format_find(lua_State *L, int index, struct input *in,
                        const struct limits *limits, struct piece *piece)
 {
@@ -106,13 +111,13 @@ enum found format_find(lua_State *L, int index, struct input *in,
   }
   switch (*format) {
   case 'l':
-    return find_line(in, limits->line, false, piece);
+    return find_line(in, most(limits->line), false, piece);
   case 'L':
-    return find_line(in, limits->line, true, piece);
+    return find_line(in, most(limits->line), true, piece);
   case 'a':
-    return find_all(in, limits->all, piece);
+    return find_all(in, most(limits->all), piece);
   case 'n':
-    return find_numeral(L, in, limits->line, piece);
+    return find_numeral(L, in, most(limits->line), piece);
   default:
     return NO_FORMAT;
   }

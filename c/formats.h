@@ -24,10 +24,13 @@ struct piece {
   bool all;     /* everything up to the end of the stream */
 };
 
+/* In bytes; UNLIMITED: there is none. */
 struct limits {
-  size_t line; /* bytes of a line, without its newline */
-  size_t all;  /* bytes of everything */
+  uint32_t line; /* of a line, without its newline */
+  uint32_t all;  /* of everything */
 };
+
+#define UNLIMITED UINT32_MAX
 
 /* Looks for what the format at a stack index asks for, from the cursor on;
 ** index 0: a line.  Allocates nothing. */

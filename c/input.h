@@ -15,8 +15,8 @@ struct input {
   struct block *block; /* NULL: there are none */
   size_t first, last;  /* they are data[first .. last - 1] */
   size_t cursor;       /* of the call: what it wants lies before */
-  size_t scanned;      /* up to here there is no end of what it looks for */
-  bool ended;          /* the call has come to the end of the stream */
+  size_t scanned : 63; /* up to here there is no end of what it looks for */
+  bool ended : 1;      /* the call has come to the end of the stream */
 };
 
 static inline size_t input_size(const struct input *in)

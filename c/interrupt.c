@@ -37,6 +37,7 @@ static const struct {
     {"TERM", SIGTERM, 0},
     {"WINCH", SIGWINCH, SA_RESTART},
     {"CONT", SIGCONT, SA_RESTART},
+    {"QUIT", SIGQUIT, 0},
 };
 
 #define NKNOWN (sizeof known / sizeof *known)
@@ -50,6 +51,7 @@ static struct {
   const struct task *foreground;     /* only ever compared */
   atomic_uint caught;                /* a bit for each of `known` */
   atomic_uint strikes;               /* SIGINTs that nobody took yet */
+  atomic_uint quits;                 /* and SIGQUITs */
   struct sigaction previous[NKNOWN]; /* of those in `catches` */
   unsigned catches;
 } catcher = {.bell = -1};
@@ -90,6 +92,16 @@ static void on_interrupt(void)
   }
 }
 
+/* A paste of just any bytes may have Ctrl-\ in it, and shall not end what
+** runs.  It does where nobody takes signals any more: the third one. */
+static void on_quit(void)
+{
+  if (atomic_fetch_add(&catcher.quits, 1) < 2)
+    return;
+  signal(SIGQUIT, SIG_DFL);
+  raise(SIGQUIT);
+}
+
 static void on_signal(int number)
 {
   int saved = errno;
@@ -104,6 +116,8 @@ static void on_signal(int number)
         atomic_fetch_or(&catcher.caught, 1u << i);
     if (number == SIGINT)
       on_interrupt();
+    else if (number == SIGQUIT)
+      on_quit();
     if (catcher.bell >= 0)
       eventfd_write(catcher.bell, 1);
   }
@@ -191,6 +205,7 @@ static int take_signals(lua_State *L)
     eventfd_read(catcher.bell, &rung);
   caught = atomic_exchange(&catcher.caught, 0);
   atomic_store(&catcher.strikes, 0);
+  atomic_store(&catcher.quits, 0);
   lua_newtable(L);
   for (unsigned i = 0; i < NKNOWN; i++)
     if (caught & 1u << i) {

@@ -24,28 +24,32 @@ static int default_file(lua_State *L)
   return 1;
 }
 
-/* Puts it before the arguments: a method can go on from there. */
-static void insert_default(lua_State *L, int which)
+static struct stream *push_default(lua_State *L, int which)
 {
-  const struct stream *s;
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &keys[which]);
-  s = stream_test(L, -1);
+  struct stream *s;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &keys[which]); /* none but a stream */
+  s = lua_touserdata(L, -1);
   if (s == NULL || !stream_is_open(s))
     luaL_error(L, "default %s file is closed", names[which]);
-  lua_insert(L, 1);
+  return s;
 }
 
 /* default_read(…): as `read` of the default input */
 static int default_read(lua_State *L)
 {
-  insert_default(L, INPUT);
+  push_default(L, INPUT);
+  lua_insert(L, 1); /* the method goes on from there */
   return stream_read(L);
 }
 
 /* default_write(…): as `write` of the default output */
 static int default_write(lua_State *L)
 {
-  insert_default(L, OUTPUT);
+  const int last = lua_gettop(L);
+  struct stream *s = push_default(L, OUTPUT);
+  if (stream_keep(L, s, 1, last))
+    return 1;
+  lua_insert(L, 1);
   return stream_write(L);
 }
 

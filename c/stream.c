@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <math.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -16,8 +17,8 @@
 #include "unwritten.h"
 
 /* Bytes of a line, and of everything, where it comes from somebody else. */
-#define LINE_MAX_BYTES ((size_t)1 << 20)
-#define ALL_MAX_BYTES  ((size_t)1 << 28)
+#define LINE_MAX_BYTES (1u << 20)
+#define ALL_MAX_BYTES  (1u << 28)
 
 /* What a file keeps before it is written. */
 #define FILE_ROOM 16384u
@@ -38,8 +39,8 @@ struct stream *stream_push(lua_State *L, struct core *core,
   s->kind = (uint8_t)kind;
   s->writable = true;
   s->chunk = 4096;
-  s->limits.line = kind == STREAM_FILE ? SIZE_MAX : LINE_MAX_BYTES;
-  s->limits.all = kind == STREAM_FILE ? SIZE_MAX : ALL_MAX_BYTES;
+  s->limits.line = kind == STREAM_FILE ? UNLIMITED : LINE_MAX_BYTES;
+  s->limits.all = kind == STREAM_FILE ? UNLIMITED : ALL_MAX_BYTES;
   stream_adopt(s);
   lua_pushvalue(L, name);
   lua_setiuservalue(L, -2, 1);
@@ -254,20 +255,21 @@ static int stream_name(lua_State *L)
   return 1;
 }
 
-/* stream_limits(stream, line | nil, all | nil) -> both, in bytes */
+/* stream_limits(stream, line | nil, all | nil) -> both, in bytes; math.huge:
+** there is none */
 static int stream_limits(lua_State *L)
 {
   struct stream *s = stream_self(L);
-  if (!lua_isnoneornil(L, 2))
-    s->limits.line = (size_t)luaL_checkinteger(L, 2);
-  if (!lua_isnoneornil(L, 3))
-    s->limits.all = (size_t)luaL_checkinteger(L, 3);
-  lua_pushinteger(L, s->limits.line < LUA_MAXINTEGER
-                         ? (lua_Integer)s->limits.line
-                         : LUA_MAXINTEGER);
-  lua_pushinteger(L, s->limits.all < LUA_MAXINTEGER
-                         ? (lua_Integer)s->limits.all
-                         : LUA_MAXINTEGER);
+  uint32_t *const limits[] = {&s->limits.line, &s->limits.all};
+  lua_settop(L, 3);
+  for (int i = 0; i < 2; i++) {
+    lua_Integer n = luaL_optinteger(L, i + 2, *limits[i]);
+    *limits[i] = n < UNLIMITED ? (uint32_t)n : UNLIMITED;
+    if (*limits[i] < UNLIMITED)
+      lua_pushinteger(L, n);
+    else
+      lua_pushnumber(L, HUGE_VAL);
+  }
   return 2;
 }
 
@@ -341,6 +343,8 @@ static const luaL_Reg of_streams[] = {
     {"stream_kind", stream_kind_of},
     {"stream_lines", stream_lines_closing},
     {"stream_in_hand", stream_in_hand},
+    {"stream_readable", stream_wait_readable},
+    {"stream_writable", stream_wait_writable},
     {NULL, NULL},
 };
 

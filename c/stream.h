@@ -44,9 +44,10 @@ enum stream_wait {
 /* Bytes to be written before those of the call. */
 struct output {
   struct block *block; /* NULL: there are none */
-  size_t first, last;
+  unsigned first, last;
 };
 
+/* A connection that is silent costs this much; so what can share does. */
 struct stream {
   struct core *core;
   struct stream *next; /* among those with an output, see unwritten.h */
@@ -67,18 +68,20 @@ struct stream {
   bool flushes : 1;  /* it leaves nothing in `out` */
   bool tied : 1;     /* what is in `out` is sent before a read waits */
   unsigned chunk;    /* bytes to ask for */
-  int format;        /* stack index of the one that is looked for */
-  int top[2];        /* values on the stack of a call, a lane each */
   unsigned room;     /* bytes that `out` keeps, where it is buffered */
+  struct lane lanes[2];
+  int top[2]; /* values on the stack of a call, a lane each */
+  int format; /* of the reading call: where its format is */
+  int last;   /* of the writing call: where its last argument is */
   struct input in;
   struct output out;
-  struct lane lanes[2];
-  size_t asked;        /* bytes that are being read */
-  size_t total, sent;  /* bytes of the writing call */
-  int last;            /* its last argument */
-  int filled;          /* bytes that were read into a Buffer, or -1 */
-  uint64_t timeout_ns; /* for one call; 0: none */
+  size_t total, sent; /* bytes of the writing call */
+  union {
+    unsigned asked; /* bytes that are being read into hand */
+    int filled;     /* bytes that were read into a Buffer, or -1 */
+  };
   struct limits limits;
+  uint64_t timeout_ns; /* for one call; 0: none */
 };
 
 #define STREAM_TYPE "uring.stream"
@@ -111,6 +114,14 @@ int stream_failure(lua_State *L, const struct stream *s, const char *subject,
 /* "bad argument #n to 'method' (why)", the stream itself not counted. */
 int stream_bad_argument(lua_State *L, int n, const char *method,
                         const char *why);
+
+/* Makes sure of room for `n` values more; a function has room for a few as it
+** is, and asking for it could fail for want of memory. */
+static inline void stream_check_stack(lua_State *L, int n)
+{
+  if (n > LUA_MINSTACK / 2)
+    luaL_checkstack(L, n + LUA_MINSTACK, "too many arguments");
+}
 
 static inline bool stream_is_open(const struct stream *s)
 {
@@ -154,6 +165,12 @@ static inline const char *stream_kind_name(const struct stream *s)
 int stream_read(lua_State *L);
 int stream_write(lua_State *L);
 
+/* What most calls of `write` come to where a stream keeps what is written: its
+** arguments, from index `first` to `last`, are added to that.  False: it is
+*not
+** that simple, and nothing has been done. */
+bool stream_keep(lua_State *L, struct stream *s, int first, int last);
+
 /* Before a file is written or its position is asked for: it is where reading
 ** looks to be. */
 void stream_unread(struct stream *s);
@@ -166,6 +183,11 @@ void stream_write_register(lua_State *L, int meta);
 
 /* stream_lines(stream, …) -> iterator that closes the stream at its end */
 int stream_lines_closing(lua_State *L);
+
+/* stream_readable(stream), stream_writable(stream) -> true, when there is
+** something to be read, or room to write; nil, message, errno */
+int stream_wait_readable(lua_State *L);
+int stream_wait_writable(lua_State *L);
 
 /* stream_finish(stream): what is buffered is written, by a stream that is
 ** being closed -> true | nil, message, errno */

@@ -100,7 +100,7 @@ static int give_up(lua_State *L, struct stream *s, const struct stream_call *c,
     return task_raise_cancelled(L);
   if (err == -ECANCELED && late && (c->closes || stream_is_open(s)))
     err = STREAM_LATE;
-  return c->failed(L, s, err);
+  return c->failed(L, s, err, true);
 }
 
 /* Grows the event table of the ring, a light userdata. */
@@ -163,7 +163,7 @@ static int left_line(lua_State *L, struct stream *s,
   bool late = task_call_is_late(t);
   task_call_ends(t);
   task_check_interrupted(L, t);
-  return c->failed(L, s, late ? STREAM_LATE : -ECANCELED);
+  return c->failed(L, s, late ? STREAM_LATE : -ECANCELED, false);
 }
 
 static int step(lua_State *L, struct stream *s, const struct stream_call *c,
@@ -342,7 +342,7 @@ static int call_outside(lua_State *L, struct stream *s,
   struct outside o = {.s = s, .c = c, .deadline_ns = UINT64_MAX};
   int args = lua_gettop(L), err = 0;
   unsigned lane = lane_of(s, c);
-  luaL_checkstack(L, args + LUA_MINSTACK, "too many arguments");
+  stream_check_stack(L, args);
   if (s->timeout_ns > 0)
     o.deadline_ns = now_ns() + s->timeout_ns;
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->core->home_ref);
@@ -350,9 +350,9 @@ static int call_outside(lua_State *L, struct stream *s,
   if (!begun && !lane_is_free(&o))
     loop_until(L, r, o.deadline_ns, lane_is_free, &o);
   if (!c->closes && !stream_is_open(s))
-    return c->failed(L, s, -ECANCELED);
+    return c->failed(L, s, -ECANCELED, false);
   if (s->lanes[lane].owner != NULL)
-    return c->failed(L, s, STREAM_LATE);
+    return c->failed(L, s, STREAM_LATE, false);
   s->lanes[lane].owner = LANE_OUTSIDE;
   if (!begun)
     stream_begin(s, c->lane, args);
@@ -366,7 +366,7 @@ static int call_outside(lua_State *L, struct stream *s,
     return c->finish(L, s, &o.piece);
   if (err == -ECANCELED && o.late && (c->closes || stream_is_open(s)))
     err = STREAM_LATE;
-  return c->failed(L, s, err);
+  return c->failed(L, s, err, true);
 }
 
 /*

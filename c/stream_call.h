@@ -25,8 +25,9 @@ struct stream_call {
                          const struct piece *piece);
   /* The lane is somebody else's by now: this may raise. */
   int (*finish)(lua_State *L, struct stream *s, const struct piece *piece);
-  /* The call has come to nothing: -errno, or STREAM_LATE. */
-  int (*failed)(lua_State *L, struct stream *s, int err);
+  /* The call has come to nothing: -errno, or STREAM_LATE.  `begun`: it has had
+  ** the lane, and what there is of a call in the stream is its own. */
+  int (*failed)(lua_State *L, struct stream *s, int err, bool begun);
   lua_KFunction k; /* stream_call_k with this call */
 };
 
@@ -50,18 +51,21 @@ static inline bool stream_is_idle(const struct stream *s, unsigned lane)
 /* A call in the lane begins, with so many values on the stack. */
 void stream_begin(struct stream *s, unsigned lane, int top);
 
-/* A slot and an SQE for an operation on the stream, to be filled in and
-** handed over; NULL: out of memory. */
-struct event *stream_event(lua_State *L, struct stream *s, struct ring *r,
-                           uint8_t opcode, struct io_uring_sqe *sqe);
+/* A slot and an SQE for an operation on a descriptor, to be filled in and
+** queued; NULL: out of memory.  Raises only where there is no free event. */
+struct event *stream_event(lua_State *L, struct ring *r, uint8_t opcode,
+                           int fd, struct io_uring_sqe *sqe);
 
-/* The operations by which calls are carried out. */
+/* The operations by which calls are carried out.  The last one only waits
+** until the descriptor can be read or written (POLLIN, POLLOUT). */
 struct event *stream_receive(lua_State *L, struct stream *s, struct ring *r,
                              const struct piece *piece);
 struct event *stream_fill(lua_State *L, struct stream *s, struct ring *r,
                           const struct buffer *b);
 struct event *stream_send(lua_State *L, struct stream *s, struct ring *r,
                           const struct piece *piece);
+struct event *stream_poll(lua_State *L, struct stream *s, struct ring *r,
+                          unsigned lane, unsigned events);
 
 /* The size of an argument of a writing call, and where its bytes are. */
 size_t stream_argument(lua_State *L, const struct stream *s, int index,

@@ -15,7 +15,7 @@
 #include "ring.h"
 #include "stream_call.h"
 
-#define POOL_BUFFERS 256u
+#define POOL_BUFFERS 128u
 #define POOL_SIZE    4096u
 
 /* What is asked for at a time; a full read doubles it, a poor one halves it.
@@ -41,18 +41,20 @@ void stream_io_register(void)
   }
 }
 
-struct event *stream_event(lua_State *L, struct stream *s, struct ring *r,
-                           uint8_t opcode, struct io_uring_sqe *sqe)
+struct event *stream_event(lua_State *L, struct ring *r, uint8_t opcode,
+                           int fd, struct io_uring_sqe *sqe)
 {
-  struct event *e = event_new(L, r); /* there is one: it does not raise */
+  struct event *e = event_new(L, r);
+  if (e == NULL)
+    return NULL;
   memset(sqe, 0, sizeof *sqe);
   sqe->opcode = opcode;
-  sqe->fd = s->fd;
+  sqe->fd = fd;
   if (opcode == IORING_OP_READ || opcode == IORING_OP_WRITE ||
       opcode == IORING_OP_WRITEV)
     sqe->off = (uint64_t)-1; /* at the position of the file */
   e->row = rows[opcode];
-  e->fd = s->fd;
+  e->fd = fd;
   return e;
 }
 
@@ -76,11 +78,11 @@ static void lend(struct ring *r, struct event *e, struct io_uring_sqe *sqe,
 
 /* Waits until what has said EAGAIN is ready: a descriptor that somebody has
 ** made non-blocking. */
-static struct event *poll_first(lua_State *L, struct stream *s, struct ring *r,
-                                unsigned lane, unsigned events)
+struct event *stream_poll(lua_State *L, struct stream *s, struct ring *r,
+                          unsigned lane, unsigned events)
 {
   struct io_uring_sqe sqe;
-  struct event *e = stream_event(L, s, r, IORING_OP_POLL_ADD, &sqe);
+  struct event *e = stream_event(L, r, IORING_OP_POLL_ADD, s->fd, &sqe);
   if (e == NULL)
     return NULL;
   s->polls = false;
@@ -133,7 +135,7 @@ static struct event *receive_from_pool(lua_State *L, struct stream *s,
                                        struct ring *r, struct pool *pool)
 {
   struct io_uring_sqe sqe;
-  struct event *e = stream_event(L, s, r, receiving(s), &sqe);
+  struct event *e = stream_event(L, r, receiving(s), s->fd, &sqe);
   if (e == NULL)
     return NULL;
   e->flags |= EVENT_SELECTS;
@@ -169,12 +171,12 @@ static struct event *receive_own(lua_State *L, struct stream *s,
     return NULL;
   if (input_room(&s->in) < size)
     size = input_room(&s->in);
-  e = stream_event(L, s, r, receiving(s), &sqe);
+  e = stream_event(L, r, receiving(s), s->fd, &sqe);
   if (e == NULL)
     return NULL;
   lend(r, e, &sqe, s->in.block, s->in.last, size, true);
   s->waits[LANE_READ] = WAIT_RECEIVE;
-  s->asked = size;
+  s->asked = (unsigned)size;
   return hand_over(r, e, &sqe);
 }
 
@@ -185,7 +187,7 @@ struct event *stream_receive(lua_State *L, struct stream *s, struct ring *r,
   if (stream_is_file(s) && output_size(&s->out) > 0)
     return stream_send(L, s, r, piece);
   if (s->polls)
-    return poll_first(L, s, r, LANE_READ, POLLIN);
+    return stream_poll(L, s, r, LANE_READ, POLLIN);
   pool = pool_for(s, r, piece->wants);
   if (pool != NULL)
     return receive_from_pool(L, s, r, pool);
@@ -201,8 +203,8 @@ struct event *stream_fill(lua_State *L, struct stream *s, struct ring *r,
   if (stream_is_file(s) && output_size(&s->out) > 0)
     return stream_send(L, s, r, NULL);
   if (s->polls)
-    return poll_first(L, s, r, LANE_READ, POLLIN);
-  e = stream_event(L, s, r, receiving(s), &sqe);
+    return stream_poll(L, s, r, LANE_READ, POLLIN);
+  e = stream_event(L, r, receiving(s), s->fd, &sqe);
   if (e == NULL)
     return NULL;
   lend(r, e, &sqe, b->block, b->offset, size, true);
@@ -244,8 +246,8 @@ static struct event *send_one(lua_State *L, struct stream *s, struct ring *r,
   const struct buffer *b;
   const char *text;
   size_t size;
-  struct event *e =
-      stream_event(L, s, r, socket ? IORING_OP_SEND : IORING_OP_WRITE, &sqe);
+  struct event *e = stream_event(
+      L, r, socket ? IORING_OP_SEND : IORING_OP_WRITE, s->fd, &sqe);
   if (e == NULL)
     return NULL;
   if (socket)
@@ -314,7 +316,7 @@ static struct event *send_many(lua_State *L, struct stream *s, struct ring *r,
   unsigned n = (unsigned)(m->last - m->index + 2);
   struct event *e;
   n = n < VECTOR_MAX ? n : VECTOR_MAX;
-  e = stream_event(L, s, r, socket ? IORING_OP_SENDMSG : IORING_OP_WRITEV,
+  e = stream_event(L, r, socket ? IORING_OP_SENDMSG : IORING_OP_WRITEV, s->fd,
                    &sqe);
   if (e == NULL)
     return NULL;
@@ -352,7 +354,7 @@ struct event *stream_send(lua_State *L, struct stream *s, struct ring *r,
   struct event *e;
   (void)piece;
   if (s->polls)
-    return poll_first(L, s, r, lane, POLLOUT);
+    return stream_poll(L, s, r, lane, POLLOUT);
   if (left == 0) { /* only what is in `out` */
     e = send_one(L, s, r, NULL);
   } else {
@@ -398,7 +400,7 @@ static int sent(struct stream *s, size_t n)
 {
   size_t before = output_size(&s->out);
   size_t mine = n < before ? n : before;
-  s->out.first += mine;
+  s->out.first += (unsigned)mine;
   s->sent += n - mine;
   if (mine == before && stream_is_file(s) && s->buffering != BUFFER_NOTHING)
     s->out.first = s->out.last = 0;

@@ -129,8 +129,9 @@ static int finish_formats(lua_State *L, struct stream *s,
   return push_all(L, s);
 }
 
-static int read_failed(lua_State *L, struct stream *s, int err)
+static int read_failed(lua_State *L, struct stream *s, int err, bool begun)
 {
+  (void)begun;
   return stream_failure(L, s, s->kind == STREAM_SOCKET ? "recv" : "read", err);
 }
 
@@ -154,7 +155,7 @@ static int read_k(lua_State *L, int status, lua_KContext ctx)
 int stream_read(lua_State *L)
 {
   struct stream *s = stream_open_self(L);
-  luaL_checkstack(L, lua_gettop(L) + LUA_MINSTACK, "too many arguments");
+  stream_check_stack(L, lua_gettop(L));
   return stream_call(L, s, &read_call);
 }
 
@@ -202,9 +203,9 @@ static int lines_finish(lua_State *L, struct stream *s,
   return lines_results(L, finish_formats(L, s, piece));
 }
 
-static int lines_failed(lua_State *L, struct stream *s, int err)
+static int lines_failed(lua_State *L, struct stream *s, int err, bool begun)
 {
-  return lines_results(L, read_failed(L, s, err));
+  return lines_results(L, read_failed(L, s, err, begun));
 }
 
 static int lines_k(lua_State *L, int status, lua_KContext ctx);
@@ -249,7 +250,7 @@ static int lines_next(lua_State *L)
   if (n == 0 && push_line_in_hand(L, s))
     return 1;
   lua_settop(L, 0);
-  luaL_checkstack(L, n + LUA_MINSTACK, "too many arguments");
+  stream_check_stack(L, n);
   lua_pushvalue(L, lua_upvalueindex(LINES_STREAM));
   for (int i = 0; i < n; i++)
     lua_pushvalue(L, lua_upvalueindex(LINES_FORMATS + i));
@@ -413,8 +414,7 @@ static int stream_read_until(lua_State *L)
   if (size == 0)
     stream_bad_argument(L, 1, "read_until",
                         "a string that is not empty expected");
-  most = s->limits.line < LUA_MAXINTEGER ? (lua_Integer)s->limits.line
-                                         : LUA_MAXINTEGER;
+  most = s->limits.line < UNLIMITED ? s->limits.line : LUA_MAXINTEGER;
   most = check_positive(L, 3, "read_until", most);
   lua_settop(L, 2);
   lua_pushinteger(L, most);

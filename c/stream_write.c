@@ -53,16 +53,23 @@ static int bad_argument(lua_State *L, int index)
   return stream_bad_argument(L, index - 1, "write", lua_tostring(L, -1));
 }
 
-/* Numbers as io writes them. */
-static void number_to_text(lua_State *L, int index)
+#define NUMBER_MAX 64 /* characters of a number */
+
+/* Numbers as io writes them; returns their size. */
+static size_t number_to_text(lua_State *L, int index, char *text)
 {
-  char text[64];
-  if (lua_isinteger(L, index)) {
-    lua_tolstring(L, index, NULL);
-    return;
-  }
-  snprintf(text, sizeof text, LUA_NUMBER_FMT, lua_tonumber(L, index));
-  lua_pushstring(L, text);
+  int n = lua_isinteger(L, index) ? snprintf(text, NUMBER_MAX, LUA_INTEGER_FMT,
+                                             lua_tointeger(L, index))
+                                  : snprintf(text, NUMBER_MAX, LUA_NUMBER_FMT,
+                                             lua_tonumber(L, index));
+  return (size_t)n;
+}
+
+static void replace_number(lua_State *L, int index)
+{
+  char text[NUMBER_MAX];
+  size_t size = number_to_text(L, index, text);
+  lua_pushlstring(L, text, size);
   lua_replace(L, index);
 }
 
@@ -88,7 +95,7 @@ static size_t check_arguments(lua_State *L, const struct stream *s, int last)
   for (int i = 2; i <= last; i++) {
     const struct buffer *b = NULL;
     if (lua_type(L, i) == LUA_TNUMBER)
-      number_to_text(L, i);
+      replace_number(L, i);
     else if (lua_type(L, i) != LUA_TSTRING &&
              (b = buffer_test(L, s->core, i)) == NULL)
       bad_argument(L, i);
@@ -128,14 +135,14 @@ static bool append(struct stream *s, const char *bytes, size_t size,
   if (s->place == NULL)
     unwritten_join(s);
   memcpy(out->block->data + out->last, bytes, size);
-  out->last += size;
+  out->last += (unsigned)size;
   return true;
 }
 
 /* Copies all the arguments; false: out of memory, and none is. */
 static bool absorb(lua_State *L, struct stream *s, size_t room)
 {
-  const size_t before = s->out.last;
+  const unsigned before = s->out.last;
   for (int i = 2; i <= s->last; i++) {
     const char *text;
     size_t size = stream_argument(L, s, i, &text);
@@ -202,16 +209,17 @@ static enum next look_write(lua_State *L, struct stream *s,
   return s->flushes && output_size(&s->out) > 0 ? WAIT : DONE;
 }
 
-static int write_failed(lua_State *L, struct stream *s, int err)
+static int write_failed(lua_State *L, struct stream *s, int err, bool begun)
 {
-  size_t sent = s->sent;
+  size_t sent = begun && s->begun ? s->sent : 0;
   int n;
-  if (s->buffering == BUFFER_NOTHING) { /* what was put together is dropped */
+  if (sent > 0 &&
+      s->buffering == BUFFER_NOTHING) { /* what was put together is dropped */
     sent -= output_size(&s->out);
     output_drop(&s->out);
   }
   n = stream_failure(L, s, s->kind == STREAM_SOCKET ? "send" : "write", err);
-  lua_pushinteger(L, s->begun ? (lua_Integer)sent : 0);
+  lua_pushinteger(L, (lua_Integer)sent);
   return n + 1;
 }
 
@@ -220,7 +228,7 @@ static int finish_write(lua_State *L, struct stream *s,
 {
   (void)piece;
   if (s->total > 0 && !s->writable)
-    return write_failed(L, s, -EBADF);
+    return write_failed(L, s, -EBADF, true);
   lua_settop(L, 1);
   return 1;
 }
@@ -240,6 +248,47 @@ static int write_k(lua_State *L, int status, lua_KContext ctx)
   return stream_call_k(L, ctx, &write_call);
 }
 
+/* One argument behind the others in `out`; false: there is no room, or it is
+** neither string nor number. */
+static bool keep_one(lua_State *L, struct output *out, int index)
+{
+  char text[NUMBER_MAX];
+  const char *at = text;
+  size_t size;
+  switch (lua_type(L, index)) {
+  case LUA_TSTRING:
+    at = lua_tolstring(L, index, &size);
+    break;
+  case LUA_TNUMBER:
+    size = number_to_text(L, index, text);
+    break;
+  default:
+    return false;
+  }
+  if (size > out->block->size - out->last)
+    return false;
+  memcpy(out->block->data + out->last, at, size);
+  out->last += size;
+  return true;
+}
+
+bool stream_keep(lua_State *L, struct stream *s, int first, int last)
+{
+  struct output *out = &s->out;
+  const size_t before = out->last;
+  stream_enter(s);
+  if (out->block == NULL || s->buffering != BUFFER_FULL ||
+      input_size(&s->in) > 0 || !stream_is_idle(s, LANE_WRITE))
+    return false;
+  for (int i = first; i <= last; i++) {
+    if (!keep_one(L, out, i)) {
+      out->last = before;
+      return false;
+    }
+  }
+  return true;
+}
+
 /* stream:write(…) -> stream; nil, message, errno, bytes written.  Takes
 ** strings, numbers and Buffers */
 int stream_write(lua_State *L)
@@ -247,6 +296,10 @@ int stream_write(lua_State *L)
   struct stream *s = stream_open_self(L);
   const int last = lua_gettop(L);
   size_t total;
+  if (stream_keep(L, s, 2, last)) {
+    lua_settop(L, 1);
+    return 1;
+  }
   luaL_checkstack(L, last + LUA_MINSTACK, "too many arguments");
   total = check_arguments(L, s, last);
   if (last > 2 && total > (s->buffering ? 0 : GATHERED) &&
@@ -276,8 +329,9 @@ static int finish_flush(lua_State *L, struct stream *s,
   return 1;
 }
 
-static int flush_failed(lua_State *L, struct stream *s, int err)
+static int flush_failed(lua_State *L, struct stream *s, int err, bool begun)
 {
+  (void)begun;
   return stream_failure(L, s, s->kind == STREAM_SOCKET ? "send" : "write",
                         err);
 }
@@ -321,9 +375,10 @@ static int finish_first(lua_State *L, struct stream *s,
   return stream_call_flushed(L, s, reading(L));
 }
 
-static int first_failed(lua_State *L, struct stream *s, int err)
+static int first_failed(lua_State *L, struct stream *s, int err, bool begun)
 {
-  return reading(L)->failed(L, s, err);
+  (void)begun; /* the reading call has not */
+  return reading(L)->failed(L, s, err, false);
 }
 
 static int first_k(lua_State *L, int status, lua_KContext ctx);

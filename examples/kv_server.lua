@@ -122,6 +122,7 @@ local Session = {}
 
 function Session:__close()
   pubsub.leave(self)
+  self.stream:timeout(1) -- for replies that have not left
   sessions[self], clients = nil, clients - 1
 end
 

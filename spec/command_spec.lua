@@ -35,7 +35,7 @@ describe("uring", function()
     assert.are.equal(its_output, output)
     assert.are.equal(its_status, status)
     local first, its_first = errors:match "^[^\n]*", its_errors:match "^[^\n]*"
-    assert.are.equal((its_first:gsub("^lua5.4: ", "uring: ")), first)
+    assert.are.equal((its_first:gsub("^%S*lua5.4: ", "uring: ")), first)
     return errors
   end
 
@@ -282,9 +282,8 @@ describe("the list of operations", function()
     assert.are.equal(7, named "write"[1].lent)
     write:await()
     op:await()
-    op = ring:prepare("recv", there:fd(), api.buffer(5))
+    ring:prepare("recv", there:fd(), api.buffer(5)) -- and nobody has the handle
     ring:submit()
-    op = nil -- luacheck: ignore 311
     helper.collect()
     o = named "recv"[1]
     assert.is_true(o == nil or o.orphan)

@@ -99,6 +99,45 @@ runs["ring.lua"] = function()
   has(sections[5], "in_flight 0\n bytes_lent 0")
 end
 
+runs["grep.lua"] = function()
+  local tree = folder .. "/tree"
+  assert(os.execute(("mkdir -p %s/a/b %s/c"):format(tree, tree)))
+  local function file(name, text)
+    local f <close> = assert(io.open(tree .. "/" .. name, "wb"))
+    f:write(text)
+  end
+  for i = 1, helper.times(200) do
+    file(("a/b/%d"):format(i), ("line\n"):rep(i) .. "needle " .. i .. "\n")
+  end
+  file("c/last line", "no\nnor here\nneedle without end")
+  file("binary", "needle\0\nneedle\n")
+  file("empty", "")
+
+  local out, err, status = example("grep.lua", ("'^needle' %s LICENSE"):format(tree))
+  assert.are.equal("", err)
+  assert.are.equal(0, status)
+  local lines = lines_of(("grep -rnI '^needle' %s | sort"):format(tree))
+  local ours = {}
+  for line in out:gmatch "[^\n]+" do
+    ours[#ours + 1] = line
+  end
+  table.sort(ours)
+  table.sort(lines)
+  assert.are.same(lines, ours)
+
+  out, err, status = example("grep.lua", "nothing%snowhere " .. tree)
+  assert.are.equal("", out .. err)
+  assert.are.equal(1, status)
+
+  out, err, status = example("grep.lua", ("without %s %s/nope"):format(tree, tree))
+  assert.are.equal(2, status)
+  has(out, "needle without end")
+  assert.are.equal(("grep.lua: %s/nope: No such file or directory\n"):format(tree), err)
+
+  assert.are.equal(2, (select(3, example "grep.lua")))
+  assert.are.equal(2, (select(3, example("grep.lua", "'[x'"))))
+end
+
 runs["cat.lua"] = function()
   local big, empty = folder .. "/big", folder .. "/empty"
   local file = assert(io.open(big, "wb"))
@@ -448,6 +487,40 @@ runs["portscan.lua"] = function()
   has(out, "127.0.0.1:" .. port .. "\n")
   has(out, ("%d ports, "):format(last - first + 1))
   assert.are.equal(2, select(3, example("portscan.lua", "5 1")))
+end
+
+local function follow_log(path)
+  local process = uring.process
+  local tail <close> = assert(process.spawn { "lua5.4", "examples/tail.lua", path, "2", stdout = "pipe" })
+  local function append(text, mode)
+    local file = assert(io.open(path, mode or "a"))
+    file:write(text)
+    file:close()
+  end
+  assert.are.same({ "c", "d" }, { tail.stdout:read "l", tail.stdout:read "l" })
+  append "e\n"
+  assert.are.equal("e", tail.stdout:read "l")
+  os.rename(path, path .. ".1")
+  append "new\n"
+  assert.are.equal("new", tail.stdout:read "l")
+  append("", "w")
+  uring.sleep(0.05)
+  append "cut\n"
+  assert.are.equal("cut", tail.stdout:read "l")
+  tail:kill "INT"
+  assert.is_true((tail:wait()))
+  return true
+end
+
+runs["tail.lua"] = function()
+  local path = folder .. "/log"
+  assert(os.execute(("printf 'a\\nb\\nc\\nd\\n' >%s"):format(path)))
+  local _, err, status = example("tail.lua", path .. "/missing")
+  assert.are.equal(1, status)
+  has(err, "No such file or directory")
+  if helper.can_spawn() then
+    assert.is_true((uring.timeout(10, follow_log, path)))
+  end
 end
 
 runs["kv_server.lua"] = function() -- it has a spec of its own: kv_spec.lua

@@ -470,6 +470,10 @@ describe("serve", function()
       local clients = {}
       for i = 1, 12 do
         clients[i] = connect(listener)
+      end
+      helper.eventually(function() return at_once == 3 end)
+      uring.sleep(0.02)
+      for i = 1, 12 do
         clients[i]:write "go\n"
       end
       helper.eventually(function() return served == 12 end)

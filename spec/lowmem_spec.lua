@@ -230,6 +230,23 @@ describe("out of memory", function()
     assert(core.nap(0))
   ]])
 
+  sweeps("files by path", [[
+    local fs = uring.fs
+    uring.run(function()
+      assert(fs.writefile(path, "abc", { atomic = false }))
+      assert(fs.copy(path, path .. ".copy"))
+      assert(fs.readfile(path .. ".copy") == "abc" and fs.stat(path).type == "file")
+      for _, kind in fs.readdir "/proc/self/task" do
+        assert(kind == "directory")
+      end
+      for _, _, info in fs.walk("/proc/self/fdinfo", { stat = true, sort = true }) do
+        assert(info)
+      end
+      local watch <close> = assert(fs.watch(path))
+      assert(fs.remove(path .. ".copy"))
+    end)
+  ]], "os.remove(path .. '.copy')")
+
   sweeps("operations of tasks", [[
     uring.run(function()
       local rd <close>, other = uring.pipe()
@@ -283,6 +300,53 @@ describe("out of memory", function()
     assert(not ok)
     if not err:find "on purpose" then error(err, 0) end
   ]])
+
+  sweeps("streams", [[
+    uring.run(function()
+      local r <close>, other = uring.pipe()
+      local w <close> = other
+      r:timeout(60)
+      local reader = uring.spawn(function()
+        local a, b = assert(r:read("l", "n"))
+        local c = assert(r:read_until "#")
+        local d = assert(r:read(10000))
+        local e = assert(r:read_some(3))
+        return a .. b .. c .. #d .. e .. assert(r:read "a")
+      end)
+      local idle = uring.spawn(function() return r:read "l" end)
+      local written, why = w:write("line\n", 12, " x#", ("d"):rep(5000), uring.buffer(("e"):rep(5000)), "some")
+      assert(written, why)
+      idle:cancel()
+      assert(w:setvbuf("full", 50))
+      assert(w:write "in the end")
+      assert(w:write(" and ", ("more"):rep(20)))
+      assert(w:close())
+      assert(reader:await() == "line12 x#10000some" .. "in the end and " .. ("more"):rep(20))
+    end)
+  ]])
+
+  sweeps("streams outside of tasks", [[
+    local a <close>, other = uring.socketpair()
+    local b <close> = other
+    assert(a:write("one\ntwo ", ("x"):rep(9000), "\n"))
+    local n = 0
+    for line in b:lines() do
+      n = n + #line
+      if n > 9000 then break end
+    end
+    assert(n == 9007)
+    assert(a:timeout(0.001):read() == nil)
+  ]])
+
+  sweeps("buffered files", [[
+    local file <close> = assert(uring.open(path, "w+"))
+    assert(file:write("12 34\n", ("y"):rep(20000), "\nlast"))
+    assert(file:seek "set" == 0)
+    local a, b, c = file:read("n", "n", "L")
+    assert(a == 12 and b == 34 and c == "\n" and #file:read "a" == 20005)
+    assert(file:write "!" and file:seek "cur" == 20012)
+    assert(file:close())
+  ]], "io.open(path, 'w'):close()")
 
   sweeps("channels", [[
     local sync = uring.sync or core.sync

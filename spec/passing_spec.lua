@@ -214,6 +214,51 @@ describe("descriptors through a unix socket", function()
     end)
   end)
 
+  it("are waited for as long as the stream's timeout says", function()
+    run(function()
+      local a, b = assert(uring.socketpair())
+      assert.are.equal(b, b:timeout(0.02))
+      assert.are.same(failure("timeout", errno.ETIMEDOUT), pack(b:recv_fds()))
+      a:send_fds("x", { a })
+      local data, list = b:recv_fds()
+      assert.are.equal("x", data)
+      close(a, b, list[1])
+    end)
+  end)
+
+  it("are received in turn, where several wait", function()
+    run(function()
+      local a, b = assert(uring.socketpair())
+      local order = {}
+      for i = 1, 3 do
+        uring.spawn(function()
+          local data, list = b:recv_fds(4, 1)
+          order[#order + 1] = data
+          assert.are.equal(i, i + #list - 1)
+          close(table.unpack(list))
+        end)
+      end
+      uring.sleep(0.005)
+      for i = 1, 3 do
+        a:send_fds(tostring(i), { a })
+        uring.sleep(0.002)
+      end
+      assert.are.same({ "1", "2", "3" }, order)
+      close(a, b)
+    end)
+  end)
+
+  it("are waited for outside of tasks", function()
+    local a, b = assert(uring.socketpair())
+    uring.spawn(function()
+      uring.sleep(0.005)
+      a:send_fds("x", { a })
+    end)
+    local data, list = b:recv_fds()
+    assert.are.equal("x", data)
+    close(a, b, list[1])
+  end)
+
   it("are for unix sockets", function()
     run(function()
       local listener = assert(uring.listen "127.0.0.1:0")

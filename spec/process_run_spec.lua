@@ -170,6 +170,23 @@ describe("running a command", function()
     assert.is_false((testkit.children()))
   end)
 
+  it("that is interrupted from the keyboard leaves nothing of it", function()
+    local output = helper.script([[
+      local uring = require "uring"
+      local testkit = require "testkit"
+      local script, killer = testkit.getpid(), testkit.fork()
+      if killer == 0 then
+        os.execute "sleep 0.2"
+        testkit.kill(script, 2)
+        testkit.exit(0)
+      end
+      print(pcall(uring.process.run, { "sh", "-c", "sleep 100 & sleep 100" }))
+      testkit.wait(killer)
+      print(testkit.children())
+    ]], "timeout --foreground -k 1 30")
+    assert.are.equal("false\tinterrupted!\nfalse\n", (output:gsub("%S+%.lua:%d+: ", "")))
+  end)
+
   it("is misused", function()
     local function error_of(options)
       return (helper.error_of(run, options):gsub("^%S+:%d+: ", ""))

@@ -134,16 +134,17 @@ task "worker":await()
     local output = session [[
 :ops
 a, b = uring.socketpair()
-reader = uring.spawn(function() return b:read_some(100) end)
+buffer = uring.buffer(100)
+reader = uring.spawn(function() return uring.op.recv(b:fd(), buffer) end)
 uring.sleep(0.01)
 :ops
-a:write "x"
+uring.op.send(a:fd(), "x")
 reader:await()
 :ops
 ]]
     assert.matches("^no operations\n", output)
-    assert.matches("recv on fd %d+  submitted    %d+ ms  for reader\n1 operation, 0 bytes lent\n", output)
-    assert.matches('"x"\nno operations\n', output)
+    assert.matches("recv on fd %d+  submitted  100 B  %d+ ms  for reader\n1 operation, 100 bytes lent\n", output)
+    assert.matches('1\n1\nno operations\n', output)
   end)
 
   it("has commands, and near names for others", function()
@@ -157,7 +158,16 @@ reader:await()
   end)
 
   it("tells what the documentation says", function()
-    local output = session 'help(uring.connect)\nhelp(uring.spawn)\nhelp "Task:await"\nhelp(uring.op.read)\nhelp(1)\nhelp()\n'
+    local output = session [[
+help(uring.connect)
+help(uring.spawn)
+help "Task:await"
+help "Stream:read"
+help(uring.op.read)
+help(1)
+help "nothing.at.all"
+help()
+]]
     assert.matches("uring.connect%(address%)\n  Connects", output)
     assert.matches("Starts a task", output)
     assert.matches("Task:await%(%)\n  Waits until the task has ended", output)
@@ -186,7 +196,8 @@ n.answer()
 :reload nothing
 :reload uring
 ]]):format(directory, name, path, name, path, name))
-    assert.matches("^1\nreloaded " .. name:gsub("%p", "%%%0") .. "\n2\tnil\nerror loading module.*\nthe module is what it was\n2\n"
+    assert.matches("^1\nreloaded " .. name:gsub("%p", "%%%0")
+      .. "\n2\tnil\nerror loading module.*\nthe module is what it was\n2\n"
       .. "module 'nothing' has not been loaded\nmodule 'uring' is what you run on\n$", output)
   end)
 
@@ -195,45 +206,50 @@ n.answer()
       [[-e 'print "before" bg = require "uring".spawn(require "uring".sleep, 60)']]):gsub("end of input.*", "")))
   end)
 
-  it("serves clients that know nothing of it", function()
+  it("serves clients that know nothing of it, by the newest handler", function()
     if os.execute "command -v curl >/dev/null" ~= true then
       return pending "curl is not installed"
     end
-    local path = helper.tmpname(([[
-function handler(c)
-  local s <close> = c
-  repeat local line = s:read "l" until not line or #line <= 1
-  s:write("HTTP/1.0 200 OK\r\n\r\n", greeting, "\n")
+    local address = helper.tmpname ""
+    local inputs = helper.tmpname(([[
+function tell() local f = io.open(%q, "w") f:write(listener:address()) f:close() end
+function handler(stream)
+  repeat local line = stream:read "l" until not line or #line <= 1
+  stream:write("HTTP/1.0 200 OK\r\n\r\n", greeting, "\n")
 end
 greeting = "hello"
 listener = uring.listen "127.0.0.1:0"
-server = uring.spawn(function() for c in listener:clients() do uring.spawn(handler, c) end end)
-function ask() local p = io.popen("curl -s http://" .. listener:address() .. " & echo") p:close() end
-io.open(%q, "w"):write(listener:address()):close()
-uring.sleep(0.4)
+server = uring.spawn(function() listener:serve(handler) end)
+tell() uring.sleep(0.4)
 greeting = "changed"
-function handler(c) local s <close> = c s:read "l" s:write("HTTP/1.0 200 OK\r\n\r\nnew ", greeting, "\n") end
-io.open(%q, "w"):write(listener:address()):close()
-uring.sleep(0.4)
-]]):format("ADDRESS", "ADDRESS"))
-    local address = helper.tmpname ""
-    local text = io.open(path):read "a":gsub("ADDRESS", address):gsub('io.open%("([^"]*)", "w"%):write%(listener:address%(%)%):close%(%)',
-      'do local f = io.open("%1", "w") f:write(listener:address()) f:close() end')
-    local file = io.open(path, "w")
-    file:write(text)
-    file:close()
+tell() uring.sleep(0.4)
+function handler(stream) stream:read "l" stream:write "HTTP/1.0 200 OK\r\n\r\nnew\n" end
+tell() uring.sleep(0.4)
+function handler() error "the handler failed" end
+tell() uring.sleep(0.4)
+server:status()
+]]):format(address))
+    local running = io.popen("XDG_STATE_HOME=/dev/null/none timeout 20 lua5.4 bin/uring -i <" .. inputs .. " 2>&1")
     local function ask()
       local where
-      helper.eventually(function() where = io.open(address):read "a" return where ~= "" end)
-      os.remove(address)
+      helper.eventually(function()
+        local file <close> = io.open(address)
+        where = file:read "a"
+        return where ~= ""
+      end)
       io.open(address, "w"):close()
       local pipe <close> = io.popen("curl -s --max-time 5 http://" .. where)
       return pipe:read "a"
     end
-    local running <close> = io.popen("XDG_STATE_HOME=/dev/null/none timeout 20 lua5.4 bin/uring -i <" .. path .. " 2>&1")
     assert.are.equal("hello\n", ask())
-    assert.are.equal("new changed\n", ask())
-    assert.matches("1 task was still running", running:read "a")
+    assert.are.equal("changed\n", ask())
+    assert.are.equal("new\n", ask())
+    assert.are.equal("", ask())
+    local output = running:read "a"
+    running:close()
+    assert.matches("the handler failed\n", output)
+    assert.matches('"waiting"\n', output)
+    assert.matches("2 tasks were still running", output)
   end)
 end)
 
@@ -395,10 +411,12 @@ describe("uring.dump", function()
   end)
 
   it("breaks long tables into lines", function()
-    assert.are.equal('{\n  "' .. ("x"):rep(60) .. '",\n  b = { 1 }\n}', uring.dump({ ("x"):rep(60), b = { 1 } }, { width = 60 }))
+    local xs = ("x"):rep(60)
+    assert.are.equal('{\n  "' .. xs .. '",\n  b = { 1 }\n}', uring.dump({ xs, b = { 1 } }, { width = 60 }))
   end)
 
   it("refuses options that it does not know", function()
-    assert.matches("unknown option 'dept' of dump %(did you mean 'depth'%?%)", helper.error_of(uring.dump, 1, { dept = 1 }))
+    assert.matches("unknown option 'dept' of dump %(did you mean 'depth'%?%)",
+      helper.error_of(uring.dump, 1, { dept = 1 }))
   end)
 end)

@@ -230,6 +230,18 @@ describe("the prompt on a terminal", function()
     assert.are.equal("cleaned", io.open(path):read "a")
   end)
 
+  it("outlives the terminal where SIGHUP is ignored, until its tasks have ended", function()
+    local path = helper.tmpname ""
+    local t <close> = terminal.prompt { before = "trap '' HUP;" }
+    t:enter(("path = %q"):format(path))
+    t:enter("server = uring.spawn(function() for c in uring.listen('127.0.0.1:0'):clients() do end end)")
+    t:enter("bg = uring.spawn(function() uring.sleep(0.3) io.open(path, 'w'):write 'lived on' server:cancel() end)")
+    testkit.close(t.fd)
+    assert.are.equal(0, testkit.wait(t.pid))
+    t.pid = nil
+    assert.are.equal("lived on", io.open(path):read "a")
+  end)
+
   it("ends cleanly at SIGTERM", function()
     local t <close> = terminal.prompt()
     t:enter "bg = uring.spawn(uring.sleep, 60)"
@@ -300,6 +312,23 @@ describe("the prompt on a terminal", function()
     end
     t:send "\n'al' .. 'ive'\n"
     t:expect '"alive"'
+  end)
+
+  it("is not ended by Ctrl-\\ while an input runs, but by three if nothing else does", function()
+    local t <close> = terminal.prompt { before = "ulimit -c 0;" }
+    t:type "uring.sleep(0.3) print 'slept'\n"
+    t:rest(0.1)
+    t:send "\28"
+    t:expect "slept\n"
+    t:expect "2> "
+    t:type "('a'):rep(1000):find(('a*'):rep(100) .. 'b')\n" -- loops in C
+    t:rest(0.2)
+    t:send "\3"
+    for _ = 1, 3 do
+      t:send "\28"
+      t:rest(0.05)
+    end
+    assert.are.equal(128 + 3, t:wait())
   end)
 
   it("follows the size of the window", function()

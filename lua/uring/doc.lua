@@ -121,6 +121,35 @@ local function definition(line)
   end
 end
 
+-- What a comment lists: "- `read(...)`: one result a format", on several lines.
+local function listed(lines)
+  local found, current = {}, nil
+  for _, line in ipairs(lines) do
+    local name, args, rest = line:match "^%s*%- `([%w_]+)%(([^`]*)%)`%s*(.*)$"
+    if name then
+      current = { name = name, args = args, rest }
+      found[#found + 1] = current
+    elseif current and line:find "^%s%s+%S" then
+      current[#current + 1] = (line:gsub("^%s+", ""))
+    else
+      current = nil
+    end
+  end
+  return found
+end
+
+-- Of one of these: what it returns stands behind an arrow.
+local function doc_of_listed(item)
+  local text = table.concat(item, "\n")
+  local result, rest = text:match "^→%s*(.-):%s(.*)$"
+  rest = rest or text:gsub("^→%s*", ""):gsub("^:%s*", "")
+  local doc = { text = rest, params = {}, returns = {}, raises = {}, tags = {} }
+  if result then
+    doc.returns[1] = { text = result:gsub("\n", " "), optional = false }
+  end
+  return doc
+end
+
 --- What the source of a module documents.
 -- @string source
 -- @treturn table a list of entries, in order: each `line`, `owner`, `name`, `args`,
@@ -133,6 +162,9 @@ function M.parse(source)
   end
   local function flush()
     local doc = comment and M.parse_comment(comment)
+    for _, item in ipairs(comment and listed(comment) or {}) do
+      add("listed", item.name, item.args, doc_of_listed(item))
+    end
     comment = nil
     return doc
   end
@@ -201,6 +233,36 @@ local function of_tag(name)
   end
 end
 
+-- "OperationLoop" → "operation_loop"
+local function module_name(class)
+  return (class:gsub("%f[%u]%u", function(c) return "_" .. c:lower() end):gsub("^_", ""))
+end
+
+-- A method that the comment of its class's module lists.
+local function of_list(name)
+  local class, method = name:match "^(%u%w*):(.*)$"
+  for _, entry in ipairs(class and M.of_module("uring." .. module_name(class)) or {}) do
+    if entry.owner == "listed" and entry.name == method then
+      return entry
+    end
+  end
+end
+
+-- A function made by another: its name is in a tag, in one of the modules that
+-- its table is made of.
+local function of_part(name)
+  local prefix, short = name:match "^(uring%.[%w_]+)%.([%w_]+)$"
+  for module in pairs(prefix and package.loaded or {}) do
+    if type(module) == "string" and module:sub(1, #prefix) == prefix then
+      for _, entry in ipairs(M.of_module(module)) do
+        if entry.owner == "tag" and entry.name == short then
+          return entry
+        end
+      end
+    end
+  end
+end
+
 -- A field of the table that is the module.
 local function of_field(name)
   for _, entry in ipairs(M.of_module "uring") do
@@ -217,10 +279,11 @@ end
 function M.find(name, value)
   local info = type(value) == "function" and debug.getinfo(value, "S")
   if info and info.what ~= "C" then
-    return of_lua_function(info)
+    local entry = of_lua_function(info)
+    return entry and entry.doc and entry or of_part(name) or entry
   end
   local short = name:match "^uring%.([%w_.]+)$"
-  return of_tag(name) or short and (of_field(short) or of_tag("Ring:" .. short))
+  return of_tag(name) or of_list(name) or short and (of_field(short) or of_tag("Ring:" .. short))
 end
 
 --
@@ -245,7 +308,8 @@ end
 
 -- Objects that the library keeps to itself.
 local internal = {}
-for name in ("child custom descriptor gathering job options reader server signal_watch sqe"):gmatch "[%w_]+" do
+for name in ("child copy custom descriptor gathering job options reader server signal_watch sqe transfer")
+  :gmatch "[%w_]+" do
   internal["uring." .. name] = true
 end
 
@@ -281,17 +345,18 @@ local function add_core_classes(list)
   end
 end
 
--- Objects made in Lua, by their sources: the methods of a file are of the first
--- type that it names.
+-- Objects made in Lua, by their sources: the table of methods and the name of the
+-- type stand beside one another.
 local function add_lua_classes(list, modules)
   for _, module in ipairs(modules) do
     local path = package.searchpath(module, package.path)
     local file <close> = path and io.open(path, "rb")
-    local type_name = file and file:read "a":match "__index = methods, __name = \"(uring%.[%w_]+)\""
-    if type_name and not internal[type_name] then
-      for _, entry in ipairs(M.of_file(path)) do
-        if entry.owner == "methods" then
-          list[#list + 1] = { name = class_name(type_name) .. ":" .. entry.name, entry = entry, path = path }
+    local source = file and file:read "a" or ""
+    for owner, type_name in source:gmatch '__index = ([%w_]+), __name = "(uring%.[%w_]+)"' do
+      for _, entry in ipairs(internal[type_name] and {} or M.of_file(path)) do
+        if entry.owner == owner then
+          local name = class_name(type_name) .. ":" .. entry.name
+          list[#list + 1] = { name = name, entry = entry, path = path }
         end
       end
     end
@@ -317,10 +382,15 @@ function M.public(uring)
   add_functions(list, "uring.", uring)
   add_core_classes(list)
   add_lua_classes(list, loaded_modules())
+  local seen, public = {}, {}
   for _, item in ipairs(list) do
-    item.entry = item.entry or M.find(item.name, item.value)
+    if not seen[item.name] then -- else it is made both in C and in Lua, for the same
+      seen[item.name] = true
+      public[#public + 1] = item
+      item.entry = item.entry or M.find(item.name, item.value)
+    end
   end
-  return list
+  return public
 end
 
 --- How something is called: `uring.connect(address)`.

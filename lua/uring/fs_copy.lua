@@ -16,7 +16,7 @@ local M = {}
 local EXCLUSIVE, PRESERVE, FOLLOW = 1, 2, 4 -- c/copy_file.h
 local FILES = 64        -- of a directory that one job copies
 local IN_FLIGHT = 8     -- jobs, unless told otherwise
-local ATTEMPTS = 12     -- of one job that alone finds no descriptor, and then
+local ATTEMPTS = 10     -- of one job that alone finds no descriptor, and then
 local FIRST_PAUSE = 0.001 -- seconds before the first is repeated, doubled each time
 
 local known = {
@@ -27,16 +27,17 @@ local known = {
 local Copy = {}
 Copy.__index = Copy
 
--- Jobs change what others see: they are stopped and waited for, whatever
--- happens.
+-- Jobs change what others see: they are stopped and waited for, whatever happens.
+-- Of the first the result may have been taken already.
 function Copy.__close(self)
   for i = self.first, self.last do
     self.running[i].job:stop()
   end
   core.shield(function()
     for i = self.first, self.last do
-      local part = self.running[i].job:await()
-      if type(part) == "userdata" then
+      local job = self.running[i].job
+      local ok, part = pcall(job.await, job)
+      if ok and type(part) == "userdata" then
         part:close()
       end
     end
@@ -224,9 +225,10 @@ end
 local function fill(self)
   while #self.waiting > 0 and self.last - self.first + 1 < self.limit do
     local item = table.remove(self.waiting)
+    item.job = false -- its place is there before the job is
+    self.running[self.last + 1] = item
     item.job = begin[item.kind](self, item)
     self.last = self.last + 1
-    self.running[self.last] = item
   end
 end
 

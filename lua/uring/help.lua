@@ -4,12 +4,28 @@ local doc = require "uring.doc"
 
 local M = {}
 
+local WIDTH = 96
+
+-- One line as several, the others indented.
+local function fold(text, indent)
+  local lines, line = {}, ""
+  for word in text:gmatch "%S+" do
+    if line ~= "" and utf8.len(line .. " " .. word) > WIDTH - #indent then
+      lines[#lines + 1] = line
+      line = word
+    else
+      line = line == "" and word or line .. " " .. word
+    end
+  end
+  lines[#lines + 1] = line
+  return table.concat(lines, "\n" .. indent)
+end
+
 local function labelled(lines, label, list)
   for _, item in ipairs(list) do
     local name = item.name and item.name .. (item.optional and " (optional)" or "") or ""
     local parts = { item.type and "(" .. item.type .. ")" or "", name, item.text }
-    lines[#lines + 1] = ("  %-8s%s"):format(label,
-      (table.concat(parts, " "):gsub("^%s+", ""):gsub("%s+", " "):gsub("%s+$", "")))
+    lines[#lines + 1] = ("  %-8s%s"):format(label, fold(table.concat(parts, " "), "          "))
   end
 end
 
@@ -64,7 +80,7 @@ local function by_name(items, name, uring)
     end
   end
   local operation = name:match "^u?r?i?n?g?%.?op%.([%w_]+)$" or name
-  if uring.op[operation] then
+  if pcall(function() return uring.op[operation] end) then -- one that is none raises
     return "uring.op." .. operation .. "\n" .. OPERATION:format(operation)
   end
   return gists(items, name == "uring" and "uring." or name:sub(1, 1):upper() .. name:sub(2) .. ":")

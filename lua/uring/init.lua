@@ -85,7 +85,7 @@ local later = {
 
   --- Lua's `io`, with files that do not block the loop: see `uring.io`.
   io = { "uring.io" };
-  open = { "uring.io", "open" };
+  open = { "uring.file", "open" };
   --- Files and directories by path, see `uring.fs`.
   fs = { "uring.fs" };
   listen = { "uring.sockets", "listen" };

@@ -27,7 +27,6 @@
 local arguments = require "uring.arguments"
 local core = require "uring.core"
 local file = require "uring.file"
-local process = require "uring.process"
 local stream = require "uring.stream"
 
 local const = core.const
@@ -137,12 +136,7 @@ function M.close(...)
   return x:close()
 end
 
---- Reads from the default input: as `io.input():read(...)`.
--- @function read
 M.read = core.default_read
-
---- Writes to the default output: as `io.output():write(...)`.
--- @function write
 M.write = core.default_write
 
 --- Writes what the default output holds back.
@@ -257,6 +251,7 @@ end
 -- A shell with one end of a pipe.
 -- A process; nil, message, errno
 local function start(command, option, descriptor)
+  local process = require "uring.process"
   local shell, message, errno = process.spawn { "/bin/sh", "-c", command, [option] = descriptor }
   if not shell then
     return nil, command .. ": " .. (message:match ": (.*)" or message), errno

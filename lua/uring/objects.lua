@@ -547,4 +547,20 @@
 -- @tparam thread co
 -- @treturn bool true; false, error
 
+---
+-- The default files of `uring.io`.
+-- @section io
+
+--- Reads from the default input: as `io.input():read(...)`.
+-- @function uring.io.read
+-- @param ... formats, as of `file:read`
+-- @return one result a format; nil at the end; nil, message, errno
+-- @raise wrong formats; where the default input is closed
+
+--- Writes to the default output: as `io.output():write(...)`.
+-- @function uring.io.write
+-- @param ... strings, numbers, Buffers
+-- @treturn Stream the default output; nil, message, errno, bytes written
+-- @raise wrong types; where the default output is closed
+
 return {}

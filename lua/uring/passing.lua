@@ -6,7 +6,7 @@ local listener = require "uring.listener"
 local stream = require "uring.stream"
 
 local const = core.const
-local EAGAIN, EINTR = core.errno.EAGAIN, core.errno.EINTR
+local EAGAIN, EINTR, ECANCELED = core.errno.EAGAIN, core.errno.EINTR, core.errno.ECANCELED
 
 local DESCRIPTORS_MAX = 253 -- that the kernel takes in one message
 
@@ -19,21 +19,21 @@ local function check_count(name, i, n, most)
 end
 
 -- Makes the call until it is not told to wait.
-local function until_ready(self, event, call, ...)
-  while true do
+local function until_ready(self, wait, call, ...)
+  while stream.is_open(self) do
     local result, message, errno, more = call(self:fd(), ...)
     if result then
       return result, message, errno, more
     elseif errno == EAGAIN then
-      local ok
-      ok, message, errno = stream.poll(self, event)
-      if not ok then
+      result, message, errno = wait(self)
+      if not result then
         return nil, message, errno
       end
     elseif errno ~= EINTR then
       return nil, message, errno
     end
   end
+  return nil, "closed", ECANCELED
 end
 
 -- The numbers of what is to be sent, looked up when it is: who is closed
@@ -75,7 +75,7 @@ function methods:send_fds(data, list)
     return nil, (message:gsub("^[^:]*", "sendmsg")), errno
   end
   local n
-  n, message, errno = until_ready(self, const.POLLOUT, send, data, list)
+  n, message, errno = until_ready(self, stream.writable, send, data, list)
   if not n then
     return nil, message, errno
   elseif n < #data then
@@ -117,7 +117,7 @@ function methods:recv_fds(most, bytes)
   for i = 1, most do
     owners[i] = core.descriptor()
   end
-  local data, count, cut = until_ready(self, const.POLLIN, core.receive_descriptors, bytes,
+  local data, count, cut = until_ready(self, stream.readable, core.receive_descriptors, bytes,
     table.unpack(owners))
   if not data then
     return nil, count, cut

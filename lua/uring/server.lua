@@ -5,6 +5,7 @@
 -- returns when all of it has ended.
 
 local core = require "uring.core"
+local latest = require "uring.replaced".latest
 local options = require "uring.options"
 local scope = require "uring.scope"
 
@@ -28,7 +29,7 @@ local function attend(self, connection)
   local _ <close> = self
   local stream <close> = connection
   self.connections[connection] = nil
-  self.handler(stream)
+  latest(self.handler)(stream)
 end
 
 local function complain(err, traceback)

@@ -4,7 +4,8 @@
 -- name of each signal as it comes.  While that lasts these signals do nothing
 -- else: INT interrupts no script, TERM ends none.  Leaving the loop puts back
 -- what there was before.  Nothing is blocked, so programs that are started
--- meanwhile, in whatever way, get these signals as ever.
+-- meanwhile, in whatever way, get these signals as ever.  (The prompt of the stock
+-- interpreter, `lua -i`, takes INT back with every line.)
 
 local core = require "uring.core"
 local names = require "uring.signal_names"

@@ -112,9 +112,6 @@ local function finish(self)
   return true
 end
 
--- How many tasks wait until a stream can be read or written.
-local polling = setmetatable({}, { __mode = "k" })
-
 --- Writes what is buffered and closes, also in a task that is being cancelled.
 -- A read or write of another task ends with nil, "closed".  Idempotent.
 -- @treturn bool true; nil, message, errno
@@ -125,9 +122,6 @@ function methods:close()
   end
   if not core.stream_closing(self) then
     return true
-  end
-  if polling[self] then
-    core.shield(op.cancel_fd, core.stream_number(self), core.const.IORING_ASYNC_CANCEL_ALL)
   end
   return core.shield(finish, self)
 end
@@ -164,26 +158,16 @@ local function is_open(self)
   return open
 end
 
--- Waits until the descriptor can be read or written.
-local function poll(self, event)
-  check_open(self)
-  polling[self] = (polling[self] or 0) + 1
-  local events, message, errno = op.poll_add(self:fd(), event)
-  polling[self] = polling[self] > 1 and polling[self] - 1 or nil
-  if not is_open(self) and not events then
-    return nil, "closed", core.errno.ECANCELED
-  elseif not events then
-    return failed(self, message, errno)
-  end
-  return events
-end
-
 return {
   is_stream = is_stream;
   is_open = is_open;
   kind = kind_of;
   in_hand = core.stream_in_hand;
-  poll = poll;
+  --- `readable(stream)`, `writable(stream)` → true, when there is something to be
+  -- read, or room to write; nil, message, errno.  As calls on the stream they wait
+  -- for their turn, have its `timeout` and end when it is closed.
+  readable = core.stream_readable;
+  writable = core.stream_writable;
   --- `new(kind, name)` makes a stream that has no descriptor yet: `open(stream,
   -- fd [, borrowed])` gives it one, which it closes unless that is borrowed.  Made
   -- first, so that nothing can fail between getting a descriptor and owning it.

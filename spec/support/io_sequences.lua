@@ -132,8 +132,8 @@ local function values(chance)
     if i == 1 and chance:percent(2) then -- io writes what is before a wrong one, ours nothing
       list[i] = chance:one_of { true, {}, false }
     elseif chance:percent(15) then
-      list[i] = chance:one_of { 0, 1, -1, 1.0, 0.1, 1e100, 1 / 0, -1 / 0, math.maxinteger, math.mininteger, 2 ^ 53, -0.0,
-        1e15, 123456.789e3 }
+      list[i] = chance:one_of { 0, 1, -1, 1.0, 0.1, 1e100, 1 / 0, -1 / 0, math.maxinteger, math.mininteger, 2 ^ 53,
+        -0.0, 1e15, 123456.789e3 }
     else
       list[i] = chance:one_of(pieces)(chance)
     end
@@ -143,7 +143,8 @@ end
 
 local function seek_arguments(chance)
   if chance:percent(5) then
-    return chance:one_of { { "x" }, { "" }, { 5 }, { true }, { "set", "x" }, { "set", 1.5 }, { "set", {} }, { "set", -1 },
+    return chance:one_of { { "x" }, { "" }, { 5 }, { true }, { "set", "x" }, { "set", 1.5 }, { "set", {} },
+      { "set", -1 },
       { "cur", math.mininteger }, { "end", -100000000 }, { "set", "1" }, { "set", "0x2" }, { "set", 2.0 }, {} }
   end
   local whence = chance:one_of { "set", "set", "set", "cur", "cur", "end" }

@@ -311,8 +311,10 @@ static int resize(lua_State *L)
 }
 
 /* read(fd, seconds) -> what is there within that time, "" if nothing is; nil
-*at
-** the end, which of a terminal is an error */
+ *at
+ ** the end, which of a terminal is an error */
+/* read(fd, seconds) -> what is there within that time, "" if nothing is;
+** nil at the end, which of a terminal is an error */
 static int read_lua(lua_State *L)
 {
   char buffer[4096];
@@ -494,6 +496,14 @@ static int unblock_signal(lua_State *L)
   return 0;
 }
 
+/* unblock_descriptor(fd): sets O_NONBLOCK */
+static int unblock_descriptor(lua_State *L)
+{
+  int fd = (int)luaL_checkinteger(L, 1);
+  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+  return 0;
+}
+
 static const luaL_Reg functions[] = {
     {"fds", fds},
     {"fork", fork_lua},
@@ -529,6 +539,7 @@ static const luaL_Reg functions[] = {
     {"timerfd", timerfd_lua},
     {"signalfd", signalfd_lua},
     {"unblock_signal", unblock_signal},
+    {"unblock_descriptor", unblock_descriptor},
     {NULL, NULL},
 };
 

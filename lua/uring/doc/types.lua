@@ -28,7 +28,7 @@ end
 
 local function identifiers(args)
   local list = {}
-  for name in (args or "..."):gmatch "[%w_%.]+" do
+  for name in (args or "..."):gsub("[=|][^,%]]*", ""):gmatch "[%w_%.]+" do
     list[#list + 1] = name
   end
   return list

@@ -269,6 +269,7 @@ local function take_signals(self)
   local caught = interrupt.take()
   self:ring_bell()
   if caught.HUP or caught.TERM then
+    self.signalled = true
     self.ended = caught.HUP and "the terminal was closed" or "terminated"
     self.task:cancel()
     return
@@ -329,8 +330,33 @@ local function wait_for_tasks(self)
   end
 end
 
+-- The terminal has gone, and whoever started us wants us to outlive it (nohup):
+-- until the tasks have ended, or a signal comes.
+local function outlive(self)
+  local keeper = core.spawn_here(function()
+    repeat
+      local list = others(self)
+      for _, t in ipairs(list) do
+        pcall(t.task.await, t.task)
+      end
+    until #list == 0
+  end)
+  self.own[keeper] = true
+  self:ring_bell()
+  while not interrupt.wait(keeper) do
+    local caught = interrupt.take()
+    self:ring_bell()
+    if caught.TERM or caught.INT or caught.HUP then
+      keeper:cancel()
+    end
+  end
+end
+
 local function finish(self)
   self.terminal:close()
+  if self.terminal.is_terminal and not core.isatty(0) and not self.signalled then
+    outlive(self)
+  end
   local tasks = others(self)
   if #tasks > 0 then
     self:say(("%s; %d task%s still running:\n%s"):format(self.ended, #tasks, #tasks == 1 and " was" or "s were",
@@ -363,21 +389,6 @@ local function report(err, traceback)
   io.stderr:write(error_text(err), "\n", traceback and traceback .. "\n" or "")
 end
 
--- Servers call the newest of what their handler's name stood for.
-local function follow_redefinitions(uring)
-  local listener = debug.getregistry()["uring.listener"] or uring.Listener
-  local methods = listener and listener.__index
-  local serve = methods and methods.serve
-  if serve then
-    function methods.serve(self, handler, ...)
-      if type(handler) ~= "function" then
-        return serve(self, handler, ...)
-      end
-      return serve(self, function(...) return replaced.latest(handler)(...) end, ...)
-    end
-  end
-end
-
 local function set_globals(self, uring)
   _G.uring = uring
   _G.coroutine = core.coroutine -- those that await; and Ctrl-C knows of them
@@ -408,6 +419,7 @@ function M.run(greeting)
     task = nil;            -- that reads
     own = {};              -- tasks that are the prompt's: task → true
     ended = nil;           -- why
+    signalled = false;     -- by a signal
     failures = 0;
     bell = assert(interrupt.note());
     poll = nil;            -- of the bell
@@ -419,7 +431,6 @@ function M.run(greeting)
   self.own[self.output.task] = true
   core.on_error(report)
   set_globals(self, uring)
-  follow_redefinitions(uring)
   for _, input in ipairs(self.history) do
     self.terminal:remember(input)
   end
