@@ -184,6 +184,14 @@ static int stream_closing(lua_State *L)
   return 1;
 }
 
+/* stream_give_up(stream): of what is buffered the peer gets what it takes at
+** once */
+static int stream_give_up(lua_State *L)
+{
+  unwritten_try(stream_self(L));
+  return 0;
+}
+
 /* stream_closed(stream): its descriptor has been closed */
 static int stream_closed(lua_State *L)
 {
@@ -338,6 +346,7 @@ static const luaL_Reg of_streams[] = {
     {"stream_open", stream_open_lua},
     {"stream_closing", stream_closing},
     {"stream_closed", stream_closed},
+    {"stream_give_up", stream_give_up},
     {"stream_finish", stream_finish},
     {"stream_number", stream_number},
     {"stream_name", stream_name},
