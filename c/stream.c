@@ -55,6 +55,7 @@ static void look_at_file(struct stream *s)
 {
   struct statx info;
   int flags = fcntl(s->fd, F_GETFL);
+  s->appends = flags >= 0 && flags & O_APPEND;
   s->writable = flags < 0 || (flags & O_ACCMODE) != O_RDONLY;
   s->regular = statx(s->fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE,
                      &info) == 0 &&

@@ -62,6 +62,7 @@ struct stream {
   bool closing : 1;  /* `fd` is only there to be closed */
   bool writable : 1; /* or nobody knows */
   bool regular : 1;  /* it has a position, which others may share */
+  bool appends : 1;  /* and is written at its end, wherever that is */
   bool starved : 1;  /* the pool had no buffer for it */
   bool polls : 1;    /* operations on it say EAGAIN: it is polled first */
   bool begun : 1;    /* the writing call has been looked at */

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "op.h"
 #include "pool.h"
@@ -377,8 +378,11 @@ struct event *stream_send(lua_State *L, struct stream *s, struct ring *r,
     bool one = output_size(&s->out) == 0 && m.index == m.last;
     e = one ? send_one(L, s, r, &m) : send_many(L, s, r, &m);
   }
-  if (e != NULL)
-    s->waits[lane] = WAIT_SEND;
+  if (e == NULL)
+    return NULL;
+  if (s->regular)
+    s->asked = (size_t)lseek(s->fd, 0, SEEK_CUR);
+  s->waits[lane] = WAIT_SEND;
   return e;
 }
 
@@ -415,12 +419,25 @@ static int received(struct stream *s, struct outcome *o)
   return 0;
 }
 
+/* A write at the position of a file that comes short, because the disk is
+** full, say, does not move that position (Linux 6.18): the rest would be
+** written over what is there. */
+static void stand_behind(const struct stream *s, size_t n)
+{
+  if (s->appends)
+    (void)lseek(s->fd, 0, SEEK_END);
+  else
+    (void)lseek(s->fd, (off_t)(s->asked + n), SEEK_SET);
+}
+
 static int sent(struct stream *s, size_t n)
 {
   size_t before = output_size(&s->out);
   size_t mine = n < before ? n : before;
   s->out.first += (unsigned)mine;
   s->sent += n - mine;
+  if (s->regular && n > 0 && (mine < before || s->sent < s->total))
+    stand_behind(s, n);
   if (mine == before && stream_is_file(s) && s->buffering != BUFFER_NOTHING)
     s->out.first = s->out.last = 0;
   else if (mine == before)
