@@ -224,8 +224,8 @@ describe("out of memory", function()
       for i = 1, 20 do
         assert(naps[i]:await())
       end
-      local _, why = uring.timeout(0.001, core.nap, 0.002)
-      assert(why == "timeout")
+      local done, why = uring.timeout(0.001, core.nap, 0.002)
+      assert(done or why == "timeout") -- success wins
     end)
     assert(core.nap(0))
   ]])
