@@ -227,6 +227,10 @@ describe("out of memory", function()
       local done, why = uring.timeout(0.001, core.nap, 0.003)
       assert(done or why == "timeout") -- on a busy machine the thread may be first
     end)
+    for _ = 1, 1000 do -- until the thread is done with it
+      if uring.stats().jobs == 0 then break end
+      uring.sleep(0.001)
+    end
     assert(core.nap(0))
   ]])
 
