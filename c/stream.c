@@ -334,6 +334,7 @@ static int stream_tostring(lua_State *L)
 static const luaL_Reg methods[] = {
     {"fd", stream_fd},
     {"timeout", stream_timeout},
+    {"tie", stream_tie},
     {NULL, NULL},
 };
 

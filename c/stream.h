@@ -182,6 +182,10 @@ void stream_register(lua_State *L, struct core *core);
 void stream_read_register(lua_State *L, int meta);
 void stream_write_register(lua_State *L, int meta);
 
+/* stream:tie([on = true]) -> stream: what is buffered is written before a read
+** has to wait */
+int stream_tie(lua_State *L);
+
 /* stream_lines(stream, …) -> iterator that closes the stream at its end */
 int stream_lines_closing(lua_State *L);
 

@@ -38,6 +38,10 @@ int stream_call_k(lua_State *L, lua_KContext ctx, const struct stream_call *c);
 int stream_call_flushed(lua_State *L, struct stream *s,
                         const struct stream_call *c);
 
+/* Of calls that write what is buffered, and no more. */
+enum next stream_look_flush(lua_State *L, struct stream *s,
+                            struct piece *piece);
+
 /* Flushes, and makes the reading call when that has ended. */
 int stream_flush_first(lua_State *L, struct stream *s,
                        const struct stream_call *c);

@@ -154,6 +154,7 @@ build = {
         "c/stream_call.c",
         "c/stream_io.c",
         "c/stream_read.c",
+        "c/stream_tie.c",
         "c/stream_wait.c",
         "c/stream_write.c",
         "c/sync.c",

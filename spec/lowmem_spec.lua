@@ -377,6 +377,28 @@ describe("out of memory", function()
     assert(a:timeout(0.001):read() == nil)
   ]])
 
+  sweeps("tied streams, and those whose peers take nothing", [[
+    uring.run(function()
+      local a <close>, other = uring.socketpair()
+      local b <close> = other
+      assert(a:setvbuf "full" and a:tie())
+      local peer = uring.spawn(function()
+        assert(b:read(4) == "ask\n")
+        assert(b:write "1\n2\n")
+      end)
+      assert(a:write("ask", "\n"))
+      local one, two = a:read("l", "n")
+      assert(one == "1", two) -- or there was no memory
+      assert(two == 2)
+      peer:await()
+      assert(a:setvbuf("full", 1 << 20))
+      local _, why = uring.timeout(0.001, a.write, a, ("x"):rep(1 << 20)) -- it is sent where it cannot be kept
+      assert(not why or why == "timeout", why)
+      _, why = uring.timeout(0.0001, a.close, a)
+      assert(not why or why == "timeout", why)
+    end)
+  ]])
+
   sweeps("buffered files", [[
     local file <close> = assert(uring.open(path, "w+"))
     assert(file:write("12 34\n", ("y"):rep(20000), "\nlast"))
