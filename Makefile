@@ -99,7 +99,7 @@ pkgs_lint     := lua-check clang-format clang-tidy cppcheck
 pkgs_valgrind := valgrind
 pkgs_rock     := luarocks
 pkgs_doc      := lua-ldoc
-pkgs_bench    := lua-luv lua-cqueues fio
+pkgs_bench    := lua-luv lua-cqueues fio redis-server redis-tools
 
 # A goal needs the base and its own set; `make deps` alone takes them all,
 # and `make deps SETS="lint rock"` the base and those.

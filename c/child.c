@@ -164,8 +164,7 @@ uint64_t children_tend(struct core *core)
   core->children_at_ns = UINT64_MAX;
   while (*place != NULL) {
     struct child *c = *place;
-    bool hurries = !c->detached && !c->lingers;
-    uint64_t next = now + (hurries ? TEND_NS : TEND_DETACHED_NS);
+    uint64_t next = now + (c->detached ? TEND_DETACHED_NS : TEND_NS);
     if (tend(c, now)) {
       *place = c->next;
       child_free(c);

@@ -24,18 +24,22 @@ void event_table_open(lua_State *L, struct event_table *t)
 {
   lua_newtable(L);
   t->anchors = luaL_ref(L, LUA_REGISTRYINDEX);
+  t->room = 0;
 }
 
-/* A table for one more chunk.  Making it may run finalisers, and those may
-** use the ring, or close it: false. */
+/* A table for one more chunk, twice as long as the last one if that is too
+** short.  Making it may run finalisers, and those may use the ring, or close
+** it: false. */
 static bool grow_anchors(lua_State *L, struct ring *ring)
 {
   struct event_table *t = &ring->events;
   unsigned chunks, old;
+  if (t->room >= (t->nchunks + 1) * EVENT_CHUNK)
+    return true;
   do {
     chunks = t->nchunks;
     old = chunks * EVENT_CHUNK;
-    lua_createtable(L, (int)(old + EVENT_CHUNK), 0);
+    lua_createtable(L, (int)(old > 0 ? old * 2 : EVENT_CHUNK), 0);
     if (ring->state != RING_OPEN)
       return false;
   } while (t->nchunks != chunks);
@@ -46,6 +50,7 @@ static bool grow_anchors(lua_State *L, struct ring *ring)
   }
   lua_pop(L, 1);
   lua_rawseti(L, LUA_REGISTRYINDEX, t->anchors);
+  t->room = old > 0 ? old * 2 : EVENT_CHUNK;
   return true;
 }
 

@@ -116,7 +116,8 @@ struct event_table {
   unsigned nchunks;
   struct event *free;
   unsigned used; /* slots not FREE */
-  int anchors;   /* registry reference: slot + 1 -> the Lua value kept */
+  int anchors;   /* registry reference: slot + 1 -> the Lua value kept, */
+  unsigned room; /* of so many slots */
 };
 
 #define EVENT_CHUNK 128u

@@ -81,9 +81,15 @@ static enum found find_numeral(lua_State *L, struct input *in, size_t most,
   if (!n.complete)
     return input_ahead(in) + in->cursor - in->first > most ? TOO_LONG : WANTS;
   up_to(in, in->cursor + n.consumed, piece);
-  piece->kind = PIECE_NUMERAL;
   if (lua_stringtonumber(L, n.text) == 0)
     return ABSENT;
+  if (lua_isinteger(L, -1)) {
+    piece->kind = PIECE_INTEGER;
+    piece->number.integer = lua_tointeger(L, -1);
+  } else {
+    piece->kind = PIECE_FLOAT;
+    piece->number.real = lua_tonumber(L, -1);
+  }
   lua_pop(L, 1);
   return FOUND;
 }
@@ -146,15 +152,18 @@ enum found format_find_text(struct input *in, const char *text, size_t size,
 void format_push(lua_State *L, const struct input *in,
                  const struct piece *piece)
 {
-  struct numeral n;
   const unsigned char *bytes = input_at(in, piece->from);
-  if (piece->kind == PIECE_TEXT) {
+  switch (piece->kind) {
+  case PIECE_INTEGER:
+    lua_pushinteger(L, piece->number.integer);
+    break;
+  case PIECE_FLOAT:
+    lua_pushnumber(L, piece->number.real);
+    break;
+  case PIECE_TEXT:
     lua_pushlstring(L, bytes != NULL ? (const char *)bytes : "", piece->size);
-    return;
+    break;
   }
-  numeral_read(&n, bytes, piece->size, true);
-  if (lua_stringtonumber(L, n.text) == 0)
-    lua_pushnil(L);
 }
 
 const char *format_complaint(lua_State *L, int index)

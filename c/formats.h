@@ -14,12 +14,16 @@ enum found {
   NO_FORMAT /* the argument is none */
 };
 
-enum piece_kind { PIECE_TEXT, PIECE_NUMERAL };
+enum piece_kind { PIECE_TEXT, PIECE_INTEGER, PIECE_FLOAT };
 
 /* Bytes in hand that are one result. */
 struct piece {
   size_t from, size;
   enum piece_kind kind;
+  union {
+    lua_Integer integer;
+    lua_Number real;
+  } number;
   size_t wants; /* with WANTS: so many more, at least */
   bool all;     /* everything up to the end of the stream */
 };

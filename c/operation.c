@@ -187,6 +187,8 @@ void operation_step_foreign(lua_State *L, struct ring *r)
   rc = ring_step(L, r, false, 0);
   if (rc < 0)
     luaL_error(L, "io_uring_enter: %s", strerror(-rc));
+  if (ring_has_unsent(r)) /* whoever steps may not be back: another is told */
+    ring_ring_bell(r);
 }
 
 static void watch(lua_State *L, struct task *t, int fd)
@@ -212,8 +214,6 @@ int operation_park_foreign(lua_State *L, struct task *t, struct ring *r,
     task_make_ready(t);
     return lua_yieldk(L, 0, (lua_KContext)t, k);
   }
-  if (ring_has_unsent(r)) /* nobody else hands it over */
-    ring_ring_bell(r);
   watch(L, t, ring_bell(r));
   if (ready(arg)) /* a finaliser reaped it meanwhile */
     ring_cancel(t->core->home, t->event);

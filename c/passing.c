@@ -73,9 +73,9 @@ static int send_descriptors(lua_State *L)
   return 1;
 }
 
-/* Gives what has come to the owners from index 3 on.  There are no more than
-** owners: the kernel was given room for so many. */
-static int own(int *const owners[PASS_MAX], struct msghdr *m)
+/* Gives what has come to the owners, of which there are `room`: so much room
+** the kernel was given, and what it had none for it has closed. */
+static int own(int *const owners[PASS_MAX], int room, struct msghdr *m)
 {
   int count = 0;
   for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
@@ -83,7 +83,7 @@ static int own(int *const owners[PASS_MAX], struct msghdr *m)
     int n = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof *fds);
     if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
       continue;
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n && count < room; i++)
       *owners[count++] = fds[i];
   }
   return count;
@@ -94,7 +94,7 @@ static int receive_descriptors(lua_State *L)
   int fd = check_fd(L);
   lua_Integer size = luaL_checkinteger(L, 2);
   int room = lua_gettop(L) - 2, count;
-  int *owners[PASS_MAX];
+  int *owners[PASS_MAX] = {0};
   struct iovec iov = {.iov_len = (size_t)size};
   struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
   union control c;
@@ -111,7 +111,7 @@ static int receive_descriptors(lua_State *L)
   n = recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
   if (n < 0)
     return push_failure(L, "recvmsg", errno);
-  count = own(owners, &m);
+  count = own(owners, room, &m);
   luaL_pushresultsize(&b, (size_t)n);
   lua_pushinteger(L, count);
   lua_pushboolean(L, (m.msg_flags & MSG_CTRUNC) != 0);

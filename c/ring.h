@@ -188,6 +188,9 @@ const char *ring_link(struct ring *r, struct event *const events[],
 /* Could the group that is being linked never be handed over as a whole? */
 bool ring_group_is_full(const struct ring *r);
 
+/* Is a drained operation under way, or next?  It waits for all before it. */
+bool ring_drains(const struct ring *r);
+
 /* Asks the kernel to cancel the event.  An event that it has not seen is
 ** withdrawn and never will be seen.  The outcome comes as any other. */
 void ring_cancel(struct ring *r, struct event *e);

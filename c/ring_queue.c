@@ -137,6 +137,16 @@ bool ring_group_is_full(const struct ring *r)
   return n + 1 >= r->io.sq.ring_entries;
 }
 
+bool ring_drains(const struct ring *r)
+{
+  const struct backlog *b = &r->backlog;
+  for (unsigned i = 0; i < b->count; i++)
+    if (event_find(&r->events, backlog_at(b, i)->user_data)->flags &
+        EVENT_DRAIN)
+      return true;
+  return r->draining;
+}
+
 /* Takes the newest SQE that is not published out of the SQ again, to the head
 ** of the backlog, where there is room for it. */
 static void unqueue(struct ring *r)

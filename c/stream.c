@@ -55,6 +55,7 @@ static void look_at_file(struct stream *s)
 {
   struct statx info;
   int flags = fcntl(s->fd, F_GETFL);
+  s->appends = flags >= 0 && flags & O_APPEND;
   s->writable = flags < 0 || (flags & O_ACCMODE) != O_RDONLY;
   s->regular = statx(s->fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE,
                      &info) == 0 &&
@@ -149,6 +150,8 @@ static int stream_gc(lua_State *L)
   if (fd < 0)
     return 0;
   stream_enter(s);
+  if (output_size(&s->out) > 0)
+    stream_end_operation(L, s, stream_is_file(s) ? LANE_READ : LANE_WRITE);
   stream_unread(s);
   unwritten_write(s);
   let_go(s);
@@ -180,6 +183,14 @@ static int stream_closing(lua_State *L)
   }
   lua_pushboolean(L, open);
   return 1;
+}
+
+/* stream_give_up(stream): of what is buffered the peer gets what it takes at
+** once */
+static int stream_give_up(lua_State *L)
+{
+  unwritten_try(stream_self(L));
+  return 0;
 }
 
 /* stream_closed(stream): its descriptor has been closed */
@@ -323,6 +334,7 @@ static int stream_tostring(lua_State *L)
 static const luaL_Reg methods[] = {
     {"fd", stream_fd},
     {"timeout", stream_timeout},
+    {"tie", stream_tie},
     {NULL, NULL},
 };
 
@@ -336,6 +348,7 @@ static const luaL_Reg of_streams[] = {
     {"stream_open", stream_open_lua},
     {"stream_closing", stream_closing},
     {"stream_closed", stream_closed},
+    {"stream_give_up", stream_give_up},
     {"stream_finish", stream_finish},
     {"stream_number", stream_number},
     {"stream_name", stream_name},

@@ -62,6 +62,7 @@ struct stream {
   bool closing : 1;  /* `fd` is only there to be closed */
   bool writable : 1; /* or nobody knows */
   bool regular : 1;  /* it has a position, which others may share */
+  bool appends : 1;  /* and is written at its end, wherever that is */
   bool starved : 1;  /* the pool had no buffer for it */
   bool polls : 1;    /* operations on it say EAGAIN: it is polled first */
   bool begun : 1;    /* the writing call has been looked at */
@@ -180,6 +181,10 @@ void stream_register(lua_State *L, struct core *core);
 /* Adds methods to the table on the top; the metatable is at `meta`. */
 void stream_read_register(lua_State *L, int meta);
 void stream_write_register(lua_State *L, int meta);
+
+/* stream:tie([on = true]) -> stream: what is buffered is written before a read
+** has to wait */
+int stream_tie(lua_State *L);
 
 /* stream_lines(stream, …) -> iterator that closes the stream at its end */
 int stream_lines_closing(lua_State *L);

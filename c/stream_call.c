@@ -85,6 +85,29 @@ void stream_interrupt(struct stream *s)
   }
 }
 
+void stream_end_operation(lua_State *L, struct stream *s, unsigned lane)
+{
+  const uint64_t operation = s->lanes[lane].operation;
+  struct ring *home = s->core->home;
+  struct outcome *o = NULL;
+  struct event *e = NULL;
+  s->lanes[lane].operation = USER_DATA_NONE;
+  if (operation != USER_DATA_NONE && home != NULL && home->state == RING_OPEN)
+    e = event_find(&home->events, operation);
+  if (e == NULL)
+    return;
+  if (e->task != NULL)
+    o = &e->task->outcome;
+  else if (e->op != NULL)
+    o = &e->op->outcome;
+  ring_cancel(home, e);
+  while (event_find(&home->events, operation) != NULL)
+    if (ring_step(L, home, true, UINT64_MAX) < 0)
+      return;
+  if (o != NULL && o->state == OUTCOME_READY)
+    (void)stream_settle(s, lane, o);
+}
+
 /*
 ** In a task
 */

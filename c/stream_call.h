@@ -38,6 +38,10 @@ int stream_call_k(lua_State *L, lua_KContext ctx, const struct stream_call *c);
 int stream_call_flushed(lua_State *L, struct stream *s,
                         const struct stream_call *c);
 
+/* Of calls that write what is buffered, and no more. */
+enum next stream_look_flush(lua_State *L, struct stream *s,
+                            struct piece *piece);
+
 /* Flushes, and makes the reading call when that has ended. */
 int stream_flush_first(lua_State *L, struct stream *s,
                        const struct stream_call *c);
@@ -75,6 +79,10 @@ size_t stream_argument(lua_State *L, const struct stream *s, int index,
 int stream_settle(struct stream *s, unsigned lane, struct outcome *o);
 
 void stream_io_register(void);
+
+/* Waits for the end of what is under way, and counts it in, without running
+** anybody: the stream is let go of, and its task will never run again. */
+void stream_end_operation(lua_State *L, struct stream *s, unsigned lane);
 
 /* Ends what is under way, and whoever waits in line: the stream is being
 ** closed. */

@@ -5,10 +5,18 @@
 ** there, so a connection that is silent holds none.  Where the pool is empty,
 ** where a call wants more than one of its buffers holds or has bytes in hand,
 ** and for files, a block of the stream's own is lent.
+**
+** A file is read and written at its own position (offset -1), as stdio does
+** it, which those who share the descriptor share, too.  What was read ahead
+** is given back by lseek where that can be seen: before the file is written,
+** when it is flushed or closed, and when its position is set.  One chunk is
+** read at a time: another one in flight would move the position behind the
+** back of all that, and the kernel reads files ahead by itself.
 */
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "op.h"
 #include "pool.h"
@@ -17,6 +25,14 @@
 
 #define POOL_BUFFERS 128u
 #define POOL_SIZE    4096u
+
+/* Valgrind does not see what the kernel writes by a ring. */
+#ifdef URING_VALGRIND
+#include <valgrind/memcheck.h>
+#define WRITTEN(at, size) (void)VALGRIND_MAKE_MEM_DEFINED(at, size)
+#else
+#define WRITTEN(at, size) (void)0
+#endif
 
 /* What is asked for at a time; a full read doubles it, a poor one halves it.
  */
@@ -362,8 +378,11 @@ struct event *stream_send(lua_State *L, struct stream *s, struct ring *r,
     bool one = output_size(&s->out) == 0 && m.index == m.last;
     e = one ? send_one(L, s, r, &m) : send_many(L, s, r, &m);
   }
-  if (e != NULL)
-    s->waits[lane] = WAIT_SEND;
+  if (e == NULL)
+    return NULL;
+  if (s->regular)
+    s->asked = (size_t)lseek(s->fd, 0, SEEK_CUR);
+  s->waits[lane] = WAIT_SEND;
   return e;
 }
 
@@ -390,10 +409,25 @@ static int received(struct stream *s, struct outcome *o)
     return 0;
   }
   adapt(s, pooled ? POOL_SIZE : s->asked, n);
-  if (pooled) /* nothing was in hand, so this needs no memory */
+  if (pooled) {
+    WRITTEN(o->data.block->data + o->data.offset, n);
+    /* nothing was in hand, so this needs no memory */
     return input_adopt(s->core, &s->in, &o->data) ? 0 : -ENOMEM;
+  }
+  WRITTEN(s->in.block->data + s->in.last, n);
   s->in.last += n;
   return 0;
+}
+
+/* A write at the position of a file that comes short, because the disk is
+** full, say, does not move that position (Linux 6.18): the rest would be
+** written over what is there. */
+static void stand_behind(const struct stream *s, size_t n)
+{
+  if (s->appends)
+    (void)lseek(s->fd, 0, SEEK_END);
+  else
+    (void)lseek(s->fd, (off_t)(s->asked + n), SEEK_SET);
 }
 
 static int sent(struct stream *s, size_t n)
@@ -402,6 +436,8 @@ static int sent(struct stream *s, size_t n)
   size_t mine = n < before ? n : before;
   s->out.first += (unsigned)mine;
   s->sent += n - mine;
+  if (s->regular && n > 0 && (mine < before || s->sent < s->total))
+    stand_behind(s, n);
   if (mine == before && stream_is_file(s) && s->buffering != BUFFER_NOTHING)
     s->out.first = s->out.last = 0;
   else if (mine == before)

@@ -6,7 +6,6 @@
 */
 #include <errno.h>
 #include <limits.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -76,11 +75,8 @@ static void replace_number(lua_State *L, int index)
 /* A Buffer that the program cannot close, of the same bytes. */
 static void keep_buffer(lua_State *L, int index, const struct buffer *b)
 {
-  struct buffer *slice;
-  buffer_read_access(L, b);
-  slice = buffer_push_closed(L);
-  if (b->block == NULL) /* a finaliser has */
-    luaL_error(L, "attempt to use a closed buffer");
+  struct buffer *slice = buffer_push_closed(L);
+  buffer_read_access(L, b); /* a finaliser may have closed it */
   slice->block = b->block;
   slice->block->refs++;
   slice->offset = b->offset;
@@ -268,14 +264,14 @@ static bool keep_one(lua_State *L, struct output *out, int index)
   if (size > out->block->size - out->last)
     return false;
   memcpy(out->block->data + out->last, at, size);
-  out->last += size;
+  out->last += (unsigned)size;
   return true;
 }
 
 bool stream_keep(lua_State *L, struct stream *s, int first, int last)
 {
   struct output *out = &s->out;
-  const size_t before = out->last;
+  const unsigned before = out->last;
   stream_enter(s);
   if (out->block == NULL || s->buffering != BUFFER_FULL ||
       input_size(&s->in) > 0 || !stream_is_idle(s, LANE_WRITE))
@@ -312,7 +308,7 @@ int stream_write(lua_State *L)
 ** Flushing
 */
 
-static enum next look_flush(lua_State *L, struct stream *s,
+enum next stream_look_flush(lua_State *L, struct stream *s,
                             struct piece *piece)
 {
   (void)L;
@@ -339,7 +335,7 @@ static int flush_failed(lua_State *L, struct stream *s, int err, bool begun)
 static int flush_k(lua_State *L, int status, lua_KContext ctx);
 
 static const struct stream_call flush_call = {.lane = LANE_WRITE,
-                                              .look = look_flush,
+                                              .look = stream_look_flush,
                                               .start = stream_send,
                                               .finish = finish_flush,
                                               .failed = flush_failed,
@@ -359,66 +355,11 @@ static int stream_flush(lua_State *L)
   return stream_call(L, s, &flush_call);
 }
 
-/* A flush that a reading call begins with: that lies under its arguments. */
-static const struct stream_call *reading(lua_State *L)
-{
-  const struct stream_call *c = lua_touserdata(L, 2);
-  lua_remove(L, 2);
-  return c;
-}
-
-static int finish_first(lua_State *L, struct stream *s,
-                        const struct piece *piece)
-{
-  (void)piece;
-  lua_settop(L, s->top[LANE_WRITE]);
-  return stream_call_flushed(L, s, reading(L));
-}
-
-static int first_failed(lua_State *L, struct stream *s, int err, bool begun)
-{
-  (void)begun; /* the reading call has not */
-  return reading(L)->failed(L, s, err, false);
-}
-
-static int first_k(lua_State *L, int status, lua_KContext ctx);
-
-static const struct stream_call first_call = {.lane = LANE_WRITE,
-                                              .look = look_flush,
-                                              .start = stream_send,
-                                              .finish = finish_first,
-                                              .failed = first_failed,
-                                              .k = first_k};
-
-static int first_k(lua_State *L, int status, lua_KContext ctx)
-{
-  (void)status;
-  return stream_call_k(L, ctx, &first_call);
-}
-
-int stream_flush_first(lua_State *L, struct stream *s,
-                       const struct stream_call *c)
-{
-  lua_pushlightuserdata(L, (void *)(uintptr_t)c);
-  lua_insert(L, 2);
-  return stream_call(L, s, &first_call);
-}
-
-/* stream:tie([on = true]) -> stream: what is buffered is written before a read
-** has to wait */
-static int stream_tie(lua_State *L)
-{
-  struct stream *s = stream_open_self(L);
-  s->tied = lua_isnone(L, 2) || lua_toboolean(L, 2);
-  lua_settop(L, 1);
-  return 1;
-}
-
 static int finish_k(lua_State *L, int status, lua_KContext ctx);
 
 static const struct stream_call finish_call = {.lane = LANE_WRITE,
                                                .closes = true,
-                                               .look = look_flush,
+                                               .look = stream_look_flush,
                                                .start = stream_send,
                                                .finish = finish_flush,
                                                .failed = flush_failed,
@@ -455,7 +396,7 @@ static int finish_setvbuf(lua_State *L, struct stream *s,
 static int setvbuf_k(lua_State *L, int status, lua_KContext ctx);
 
 static const struct stream_call setvbuf_call = {.lane = LANE_WRITE,
-                                                .look = look_flush,
+                                                .look = stream_look_flush,
                                                 .start = stream_send,
                                                 .finish = finish_setvbuf,
                                                 .failed = flush_failed,
@@ -548,7 +489,7 @@ static int finish_seek(lua_State *L, struct stream *s,
 static int seek_k(lua_State *L, int status, lua_KContext ctx);
 
 static const struct stream_call seek_call = {.lane = LANE_WRITE,
-                                             .look = look_flush,
+                                             .look = stream_look_flush,
                                              .start = stream_send,
                                              .finish = finish_seek,
                                              .failed = flush_failed,
@@ -574,9 +515,11 @@ static int stream_seek(lua_State *L)
 }
 
 static const luaL_Reg methods[] = {
-    {"write", stream_write},     {"flush", stream_flush},
-    {"setvbuf", stream_setvbuf}, {"tie", stream_tie},
-    {"seek", stream_seek},       {NULL, NULL},
+    {"write", stream_write},
+    {"flush", stream_flush},
+    {"setvbuf", stream_setvbuf},
+    {"seek", stream_seek},
+    {NULL, NULL},
 };
 
 void stream_write_register(lua_State *L, int meta)

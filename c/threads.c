@@ -92,14 +92,19 @@ static void list_remove(struct job_list *list, const struct job *job)
 ** In the threads
 */
 
-static void tell_done(struct threads *w, struct job *job)
+static void tell(struct threads *w)
 {
-  job_list_add(&w->done, job);
-  atomic_fetch_add(&w->ndone, 1);
   if (!w->told && w->fd >= 0) {
     w->told = true;
     (void)eventfd_write(w->fd, 1);
   }
+}
+
+static void tell_done(struct threads *w, struct job *job)
+{
+  job_list_add(&w->done, job);
+  atomic_fetch_add(&w->ndone, 1);
+  tell(w);
 }
 
 static void work(struct threads *w, struct job *job)
@@ -293,6 +298,13 @@ void threads_tell(struct threads *w, int fd)
   pthread_mutex_lock(&w->lock);
   w->fd = fd;
   w->told = false;
+  pthread_mutex_unlock(&w->lock);
+}
+
+void threads_nudge(struct threads *w)
+{
+  pthread_mutex_lock(&w->lock);
+  tell(w);
   pthread_mutex_unlock(&w->lock);
 }
 

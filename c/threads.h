@@ -51,6 +51,9 @@ bool threads_have_done(struct threads *w);
 /* Takes the jobs that are done, in the order in which they ended. */
 struct job_list threads_collect(struct threads *w);
 
+/* Writes the eventfd although no job is done. */
+void threads_nudge(struct threads *w);
+
 /* The eventfd to write when a job is done; -1: none.  Once this returns none
 ** writes to the one before. */
 void threads_tell(struct threads *w, int fd);

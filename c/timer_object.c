@@ -76,7 +76,7 @@ static uint64_t opt_deadline(lua_State *L, int index)
 /* Puts the timer into the heap, where its deadline is. */
 static void arm(lua_State *L, struct timer_object *t, uint64_t deadline_ns)
 {
-  if (t->timer.slot == 0 && !timer_reserve(t->core))
+  if (!timer_reserve(t->core)) /* a slot that is given up is not free yet */
     luaL_error(L, "not enough memory for a timer");
   timer_disarm(t->core, &t->timer);
   timer_arm(t->core, &t->timer, TIMER_OBJECT, deadline_ns);

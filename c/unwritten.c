@@ -2,6 +2,8 @@
 #include "unwritten.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -36,18 +38,28 @@ void unwritten_leave(struct stream *s)
   s->place = NULL;
 }
 
-void unwritten_write(struct stream *s)
+/* Some of it, at most so many bytes; false: no more of it can be written. */
+static bool write_some(struct stream *s, size_t most)
 {
   struct output *out = &s->out;
-  while (s->buffering != BUFFER_NOTHING && out->first < out->last) {
-    const unsigned char *at = out->block->data + out->first;
-    ssize_t n = s->kind == STREAM_SOCKET ? send(s->fd, at, output_size(out),
-                                                MSG_DONTWAIT | MSG_NOSIGNAL)
-                                         : write(s->fd, at, output_size(out));
-    if (n > 0)
-      out->first += (size_t)n;
-    else if (n == 0 || errno != EINTR)
-      break;
+  const unsigned char *at = out->block->data + out->first;
+  size_t size = output_size(out) < most ? output_size(out) : most;
+  ssize_t n = s->kind == STREAM_SOCKET
+                  ? send(s->fd, at, size, MSG_DONTWAIT | MSG_NOSIGNAL)
+                  : write(s->fd, at, size);
+  if (n > 0)
+    out->first += (unsigned)n;
+  return n > 0 || (n < 0 && errno == EINTR);
+}
+
+static bool has_some(const struct stream *s)
+{
+  return s->buffering != BUFFER_NOTHING && output_size(&s->out) > 0;
+}
+
+void unwritten_write(struct stream *s)
+{
+  while (has_some(s) && write_some(s, SIZE_MAX)) {
   }
 }
 
@@ -56,6 +68,15 @@ static bool is_under_way(const struct stream *s)
 {
   return s->lanes[stream_is_file(s) ? LANE_READ : LANE_WRITE].operation !=
          USER_DATA_NONE;
+}
+
+void unwritten_try(struct stream *s)
+{
+  struct pollfd p = {.fd = s->fd, .events = POLLOUT};
+  if (is_under_way(s))
+    return;
+  while (has_some(s) && poll(&p, 1, 0) == 1 && write_some(s, PIPE_BUF)) {
+  }
 }
 
 /* Runs in exit(3). */

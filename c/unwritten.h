@@ -23,6 +23,9 @@ void unwritten_close(struct core *core);
 /* Writes what a stream has to, by system calls; a socket is not waited for. */
 void unwritten_write(struct stream *s);
 
+/* Writes of it what nobody has to be waited for. */
+void unwritten_try(struct stream *s);
+
 /* From now on exit writes what the streams of the core have.  Adds
 ** `write_files`, which writes what regular files have. */
 void unwritten_register(lua_State *L, struct core *core);

@@ -2,121 +2,48 @@
 -- lists, hashes, sets, publish and subscribe.  All of it is in memory.
 --
 --   make run SCRIPT=examples/kv_server.lua                        # 127.0.0.1:6380
---   make run SCRIPT=examples/kv_server.lua ARGS="127.0.0.1:0"     # any free port
+--   make run SCRIPT=examples/kv_server.lua ARGS="127.0.0.1:0 2"   # any free port, 2 seconds
 --   redis-cli -p 6380
 --
 -- A task a connection, in straight-line code.  On INT or TERM it accepts nobody any
--- more, answers what has come, and exits with 0.
+-- more, answers what has come, for at most so many seconds (5), and exits with 0.
 --
 -- The parts are in examples/kv: the protocol (resp.lua), the keys (store.lua), and
--- what the commands do (keys.lua, collections.lua).
+-- what the commands do (keys.lua, collections.lua, pubsub.lua).
 
 package.path = arg[0]:gsub("[^/]*$", "") .. "?.lua;" .. package.path
 
 local uring = require "uring"
+local pubsub = require "kv.pubsub"
 local resp = require "kv.resp"
 local store = require "kv.store"
 
 local CLIENTS_MAX = 10000 -- connections; more wait until one of these ends
-local INBOX = 1024        -- published messages that may wait for a subscriber
-local GRACE = 5           -- seconds for answers that are under way when it ends
 
 local address = arg[1] or "127.0.0.1:6380"
-if #arg > 1 or not address:find ":" then
-  io.stderr:write("usage: kv_server.lua [HOST:PORT | unix:PATH]\n")
+local grace = tonumber(arg[2] or 5)
+if #arg > 2 or not address:find ":" or not grace or grace < 0 then
+  io.stderr:write("usage: kv_server.lua [HOST:PORT | unix:PATH [SECONDS]]\n")
   os.exit(2)
 end
 
 local commands = {}
-for _, part in ipairs { "kv.keys", "kv.collections" } do
-  for name, command in pairs(require(part)) do
+for _, part in ipairs { require "kv.keys", require "kv.collections", pubsub.commands } do
+  for name, command in pairs(part) do
     commands[name] = command
   end
 end
 
 local started = uring.now()
 local sessions, clients = {}, 0 -- those who are connected
-local topics = {}               -- of each channel, the sessions that have subscribed
-
---
--- Publish and subscribe: a subscriber has an inbox, and a task that sends what is in it
---
-
-local function deliver(session)
-  local stream = session.stream
-  for message in session.inbox:values() do
-    if not (stream:write(message) and stream:flush()) then
-      return
-    end
-  end
-end
-
-local function push(kind, topic, x)
-  return resp.array { resp.bulk(kind), resp.bulk(topic), x }
-end
-
-local function subscribe(session, topic)
-  if not session.inbox then
-    session.inbox = uring.sync.channel(INBOX)
-    uring.spawn(deliver, session)
-  end
-  topics[topic] = topics[topic] or {}
-  session.count = topics[topic][session] and session.count or session.count + 1
-  topics[topic][session], session.topics[topic] = true, true
-  return push("subscribe", topic, resp.integer(session.count))
-end
-
-local function unsubscribe(session, topic)
-  if session.topics[topic] then
-    session.count = session.count - 1
-    session.topics[topic], topics[topic][session] = nil, nil
-    topics[topic] = next(topics[topic]) and topics[topic] -- the last one takes it away
-  end
-  return push("unsubscribe", topic, resp.integer(session.count))
-end
-
--- One reply for each topic that the command names.
-local function each_topic(session, args, fn)
-  local replies = {}
-  for i = 2, #args do
-    replies[i - 1] = fn(session, args[i])
-  end
-  return table.concat(replies)
-end
-
-commands.SUBSCRIBE = { 1, resp.ARGS_MAX, function(_, _, args, session)
-  return each_topic(session, args, subscribe)
-end }
-
-commands.UNSUBSCRIBE = { 0, resp.ARGS_MAX, function(_, _, args, session)
-  if #args == 1 then
-    for topic in pairs(session.topics) do
-      args[#args + 1] = topic
-    end
-  end
-  return #args > 1 and each_topic(session, args, unsubscribe) or push("unsubscribe", nil, resp.integer(0))
-end }
-
--- Who does not take what was sent before is disconnected: neither does the sender
--- wait for the slowest, nor do messages pile up.
-commands.PUBLISH = { 2, 2, function(topic, text)
-  local message, count = push("message", topic, resp.bulk(text)), 0
-  for session in pairs(topics[topic] or {}) do
-    if session.inbox:try_send(message) then
-      count = count + 1
-    else
-      uring.op.shutdown(session.stream:fd(), "rw")
-    end
-  end
-  return resp.integer(count)
-end }
+local stopping = false
 
 --
 -- Connections
 --
 
 commands.PING = { 0, 1, function(text, _, _, session)
-  if session.count > 0 then -- a subscriber cannot tell other replies from messages
+  if session.topic_count > 0 then -- a subscriber cannot tell other replies from messages
     return resp.bulks { "pong", text or "" }
   end
   return text and resp.bulk(text) or "+PONG\r\n"
@@ -171,41 +98,16 @@ local function execute(session, args)
     return unknown(args)
   elseif #args - 1 < command[1] or #args - 1 > command[2] then
     return resp.error(("ERR wrong number of arguments for '%s' command"):format(name:lower()))
-  elseif session.count > 0 and not for_subscribers[name] then
+  elseif session.topic_count > 0 and not for_subscribers[name] then
     return resp.error(("ERR Can't execute '%s': only SUBSCRIBE, UNSUBSCRIBE, PING and QUIT are allowed here")
       :format(name:lower()))
   end
-  local ok, reply = pcall(command[3], args[2], args[3], args, session)
-  if not ok and type(reply) == "table" and reply.reply then -- it was refused
-    return reply.reply
-  end
-  return ok and reply or error(reply, 0)
+  return command[3](args[2], args[3], args, session)
 end
 
-local Session = {}
-
-function Session:__close()
-  for topic in pairs(self.topics) do
-    unsubscribe(self, topic)
-  end
-  if self.inbox then
-    self.inbox:close()
-  end
-  sessions[self], clients = nil, clients - 1
-end
-
--- Serves one client.  Replies leave when the client has no more commands in line, or
--- when there are many of them; while it takes none, none of its commands is read.
-local function serve(stream)
-  local session <close> = setmetatable({
-    stream = stream;
-    count = 0;      -- of the channels it has subscribed to,
-    topics = {};    -- their names,
-    inbox = nil;    -- and what has been published there
-    leaves = false; -- after this reply
-  }, Session)
-  sessions[session], clients = true, clients + 1
-  resp.prepare(stream)
+-- Answers one command after the other.  Raises where one is refused.
+local function converse(session)
+  local stream = session.stream
   while not session.leaves do
     local args, complaint = resp.read(stream)
     if not args then
@@ -213,6 +115,29 @@ local function serve(stream)
     elseif not stream:write(execute(session, args)) then
       return
     end
+  end
+end
+
+local Session = {}
+
+function Session:__close()
+  pubsub.leave(self)
+  self.stream:timeout(1) -- for replies that have not left
+  sessions[self], clients = nil, clients - 1
+end
+
+-- Serves one client.  Replies leave when the client has no more commands in line, or
+-- when there are many of them; while it takes none, none of its commands is read.
+local function serve(stream)
+  local session <close> = setmetatable(pubsub.join { stream = stream, leaves = false }, Session)
+  sessions[session], clients = true, clients + 1
+  resp.prepare(stream)
+  while not stopping do
+    local ok, err = pcall(converse, session)
+    if ok then
+      return
+    end
+    stream:write(resp.refusal(err) or error(err, 0))
   end
 end
 
@@ -230,6 +155,19 @@ local function sweep()
   end
 end
 
+-- Every client has said all it had to say: what has come is answered.
+local function end_input()
+  local list = {}
+  for session in pairs(sessions) do
+    list[#list + 1] = session
+  end
+  for _, session in ipairs(list) do
+    if sessions[session] then -- it has not left meanwhile
+      uring.op.shutdown(session.stream:fd(), "r")
+    end
+  end
+end
+
 uring.run(function()
   local listener <close>, message = uring.listen { address, nodelay = true }
   if not listener then
@@ -243,11 +181,11 @@ uring.run(function()
   local serving = uring.spawn(listener.serve, listener, serve, { max = CLIENTS_MAX, on_error = complain })
   local signals <close> = uring.signals { "INT", "TERM" }
   signals:wait()
+  signals:close() -- from here on they do what they always do
+  stopping = true
   listener:close()
-  for session in pairs(sessions) do -- what they have sent already is answered
-    uring.op.shutdown(session.stream:fd(), "r")
-  end
-  listener:shutdown(GRACE)
+  end_input()
+  listener:shutdown(grace)
   serving:await()
   sweeper:cancel()
 end)

@@ -153,7 +153,8 @@ describe("files", function()
     for _, formats in ipairs {
       { n = 0 }, { "l" }, { "L" }, { "a" }, { "*l" }, { "*L" }, { "*a" }, { "line" }, { "*all" }, { 0 }, { 1 },
       { 5 }, { 1000 }, { "l", "l" }, { "L", 3, "l", "a" }, { "a", "a" }, { "a", "l" }, { "a", 0 }, { "a", 1, "a" },
-      { "n" }, { "n", "l" }, { "l", "n", "n" }, { 100, 1, "a" }, { 100, "a" }, { "l", "l", "l", "l", "l", "l", "l" }, { 3.0 }, { 0, 0, 0 }, { 2, "L", 0 },
+      { "n" }, { "n", "l" }, { "l", "n", "n" }, { 100, 1, "a" }, { 100, "a" },
+      { "l", "l", "l", "l", "l", "l", "l" }, { 3.0 }, { 0, 0, 0 }, { 2, "L", 0 },
     } do
       local call = { n = 1 + (formats.n or #formats), "read", table.unpack(formats, 1, formats.n) }
       compare(lines, "r", { call, { "read", "a" }, { "read", "a" }, { "read", "l" }, { "read", 0 }, { "read", 1 } })
@@ -174,10 +175,12 @@ describe("files", function()
   it("read numbers as io does", function()
     local digits = ("1"):rep(199)
     for _, contents in ipairs {
-      "", " ", "12", "12 13", "  \t\n-7", "+5", "-", "--1", "0x", "0x1F", "0X.8p1", "0x1p", "1e", "1e+", "1e5", "1E-2x", ".5",
+      "", " ", "12", "12 13", "  \t\n-7", "+5", "-", "--1", "0x", "0x1F", "0X.8p1", "0x1p", "1e", "1e+", "1e5",
+      "1E-2x", ".5",
       ".", "..", "5.", "1.2.3", "0", "00", "0e1", "inf", "nan", "12abc", "abc", "1e5e5", "9223372036854775807",
       "9223372036854775808", "-9223372036854775808", "0xffffffffffffffff", "0x1ffffffffffffffff", digits .. " 2",
-      digits .. "2 3", digits .. "22 3", digits .. "222 3", ("0"):rep(300), " 1\n2\n3", "1,2", "1\0" .. "2", "0x-1", "1 nil", "0b1",
+      digits .. "2 3", digits .. "22 3", digits .. "222 3", ("0"):rep(300), " 1\n2\n3", "1,2", "1\0" .. "2",
+      "0x-1", "1 nil", "0b1",
       (" "):rep(9000) .. "5", digits .. "." .. digits,
     } do
       for _, format in ipairs { "n", "*n", "number" } do
@@ -474,7 +477,8 @@ describe("random sequences on files", function()
     return list[math.random(#list)]
   end
 
-  local pieces = { "12 ", "-0x1p4", "1e", "", "x", "\n", "line\n", "two\nlines\n", "\0", "no newline", "\r\n", ("long "):rep(50), "\n\n\n" }
+  local pieces = { "12 ", "-0x1p4", "1e", "", "x", "\n", "line\n", "two\nlines\n", "\0", "no newline", "\r\n",
+    ("long "):rep(50), "\n\n\n" }
 
   local function contents()
     local parts = {}

@@ -265,7 +265,7 @@ describe("paths", function()
     it("are all or nothing when the task is cancelled, wherever it is", function()
       assert(fs.writefile(p "f", "old"))
       local seen = {}
-      for step = 0, 400 do
+      for step = 0, helper.times(400) do
         uring.run(function()
           local task = uring.spawn(fs.writefile, p "f", "new")
           for _ = 1, step // 4 do

@@ -692,4 +692,122 @@ describe("uring.io", function()
       assert.are.equal("\0\0from a buffer", f:read "a")
     end)
   end)
+
+  describe("among tasks", function()
+    it("leaves a command behind where the wait for it is cancelled", function()
+      uring.run(function()
+        local f = uio.popen "sleep 0.1"
+        local closing = uring.spawn(f.close, f)
+        uring.sleep(0.02)
+        closing:cancel()
+        assert.are.same({ n = 2, false, uring.cancelled }, pack(pcall(closing.await, closing)))
+        assert.are.equal("closed file", uio.type(f))
+        assert.is_true(f:close())
+        local unwound = uring.spawn(function()
+          local g <close> = uio.popen "sleep 0.1"
+          g:read()
+        end)
+        uring.sleep(0.02)
+        unwound:cancel()
+        assert.is_false(pcall(unwound.await, unwound))
+      end)
+      helper.collect()
+      uring.sleep(0.2)
+    end)
+
+    it("ends the read of a command that is closed, and one of two closes tells how it ended", function()
+      uring.run(function()
+        local f = uio.popen "sleep 0.05; exit 3"
+        local reading = uring.spawn(f.read, f)
+        uring.sleep(0.01)
+        local one, other = uring.spawn(f.close, f), uring.spawn(f.close, f)
+        assert.are.same({ n = 3, nil, "exit", 3 }, pack(one:await()))
+        assert.are.same({ n = 1, true }, pack(other:await()))
+        assert.are.same({ n = 3, nil, "closed", errno.ECANCELED }, pack(reading:await()))
+      end)
+    end)
+
+    it("loses nothing to a read that is cancelled or late", function()
+      uring.run(function()
+        local f <close> = uio.popen "printf abc; sleep 0.05; echo def"
+        local reading = uring.spawn(f.read, f)
+        uring.sleep(0.02)
+        reading:cancel()
+        assert.is_false(pcall(reading.await, reading))
+        assert.are.same({ n = 3, nil, "timeout", errno.ETIMEDOUT }, pack(uring.timeout(0.005, f.read, f)))
+        assert.are.equal("abcdef", f:read())
+      end)
+    end)
+
+    it("writes each call's arguments in one piece", function()
+      local path = helper.tmpname ""
+      for _, mode in ipairs { "no", "full", "line" } do
+        uring.run(function()
+          local f <close> = uio.open(path, "w")
+          f:setvbuf(mode, 100)
+          uring.map({ 3, 50, 99, 200, 1, 7 }, function(n)
+            for _ = 1, 20 do
+              assert(f:write(("a"):rep(n), n, "\n"))
+            end
+          end)
+        end)
+        local lines = 0
+        for line in uio.lines(path) do
+          lines = lines + 1
+          local text, n = line:match "^(a+)(%d+)$"
+          assert.are.equal(tonumber(n), #text)
+        end
+        assert.are.equal(120, lines)
+      end
+    end)
+
+    it("reads at many offsets at a time", function()
+      local text = {}
+      for i = 1, 3000 do
+        text[i] = ("%6d"):format(i)
+      end
+      local f <close> = uio.open(helper.tmpname(table.concat(text)))
+      uring.run(function()
+        assert.are.equal(text[1], f:read(6))
+        local got = uring.map(text, function(_, i) return f:pread(6, (i - 1) * 6) end, { limit = 64 })
+        for i, number in ipairs(text) do
+          assert.are.equal(number, got[i])
+        end
+        assert.are.equal(text[2], f:read(6))
+      end)
+    end)
+
+    it("survives files that are dropped while they are used", function()
+      uring.run(function()
+        for _ = 1, helper.times(100) do
+          local reading = uring.spawn(function() return uio.open "/dev/zero":read(1 << 20) end)
+          local writing = uring.spawn(function() return uio.tmpfile():write(("x"):rep(1 << 18)) end)
+          uring.yield()
+          reading:cancel()
+          writing:cancel()
+          collectgarbage()
+        end
+      end)
+    end)
+
+    it("ends the process in the middle of a write", function()
+      local path = helper.tmpname ""
+      local chunk = [[
+        local uring = require "uring"
+        local f = io.open(%q, "w")
+        uring.run(function()
+          for i = 1, 10 do
+            uring.spawn(function() f:write(("x"):rep(1000)) f:flush() end)
+          end
+          uring.yield()
+          f:write "y"
+          io.write "out"
+          os.exit(5)
+        end)
+      ]]
+      local out, status = helper.script("local io = require 'uring'.io; " .. chunk:format(path))
+      assert.are.equal("out", out)
+      assert.are.equal(5, status)
+    end)
+  end)
 end)

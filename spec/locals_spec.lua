@@ -251,9 +251,8 @@ describe("tasks", function()
 
   it("begins afresh with each item of map, whoever does it", function()
     uring.run(function()
-      local locals = uring.locals
       locals.who = "caller"
-      local seen = uring.map({ 1, 2, 3, 4, 5, 6 }, function(item)
+      local before_each_item = uring.map({ 1, 2, 3, 4, 5, 6 }, function(item)
         local before = tostring(locals.who) .. tostring(locals.item)
         locals.who = "item"
         locals.item = item
@@ -261,8 +260,9 @@ describe("tasks", function()
         assert(locals.item == item)
         return before
       end, { limit = 2 })
-      seen.n = nil
-      assert.same({ "callernil", "callernil", "callernil", "callernil", "callernil", "callernil" }, seen)
+      before_each_item.n = nil
+      assert.same({ "callernil", "callernil", "callernil", "callernil", "callernil", "callernil" },
+        before_each_item)
       assert.equal("caller", locals.who)
       assert.is_nil(locals.item)
     end)

@@ -126,6 +126,36 @@ describe("out of memory", function()
     end
   end
 
+  sweeps("files of uring.io", [[
+    local io = uring.io
+    local f <close> = assert(io.open(path, "w+"))
+    assert(f:write("one\n", 2, " ", 0.5, "\n"))
+    assert(f:seek("set") == 0)
+    local line, n, x = f:read("L", "n", "n")
+    assert(line == "one\n" and n == 2 and x == 0.5)
+    assert(f:pwrite("ONE", 0) == f and f:pread(3, 0) == "ONE" and f:stat().size == 10)
+    assert(f:truncate(4) == f and f:sync() == f)
+    for l in io.lines(path) do
+      assert(l == "ONE")
+    end
+    io.output(path)
+    assert(io.write "out")
+    assert(io.close())
+    assert(io.input(path):read "a" == "out")
+    io.input():close()
+    local t <close> = assert(io.tmpfile())
+    assert(t:write "x")
+  ]], "uring.io.input(uring.io.stdin) uring.io.output(uring.io.stdout)")
+
+  sweeps("commands of uring.io", [[
+    local f <close> = assert(uring.io.popen "echo hello")
+    assert(f:read() == "hello")
+    assert(f:close())
+    local g <close> = assert(uring.io.popen("read line; test \"$line\" = hello", "w"))
+    assert(g:write "hello\n")
+    assert(g:close())
+  ]])
+
   sweeps("buffers", [[
     local b <close> = uring.buffer(5000)
     local s = b:slice(1001, 2000)
@@ -340,6 +370,28 @@ describe("out of memory", function()
     end
     assert(n == 9007)
     assert(a:timeout(0.001):read() == nil)
+  ]])
+
+  sweeps("tied streams, and those whose peers take nothing", [[
+    uring.run(function()
+      local a <close>, other = uring.socketpair()
+      local b <close> = other
+      assert(a:setvbuf "full" and a:tie())
+      local peer = uring.spawn(function()
+        assert(b:read(4) == "ask\n")
+        assert(b:write "1\n2\n")
+      end)
+      assert(a:write("ask", "\n"))
+      local one, two = a:read("l", "n")
+      assert(one == "1", two) -- or there was no memory
+      assert(two == 2)
+      peer:await()
+      assert(a:setvbuf("full", 1 << 20))
+      local _, why = uring.timeout(0.001, a.write, a, ("x"):rep(1 << 20)) -- it is sent where it cannot be kept
+      assert(not why or why == "timeout", why)
+      _, why = uring.timeout(0.0001, a.close, a)
+      assert(not why or why == "timeout", why)
+    end)
   ]])
 
   sweeps("buffered files", [[
@@ -733,6 +785,72 @@ describe("out of memory", function()
     end
     collectgarbage()
     uring.yield()
+  ]])
+
+  sweeps("listening, serving and connecting to any of several addresses", [[
+    local why
+    uring.run(function()
+      local listener <close> = assert(uring.listen "127.0.0.1:0")
+      local name = "localhost:" .. listener:address():match ":(%d+)$"
+      local serving = uring.spawn(listener.serve, listener, function(stream)
+        stream:write(stream:read(), "\n")
+      end, { on_error = function(err) why = err end })
+      local client <close> = assert(uring.connect(name))
+      assert(client:write "x\n")
+      local answer = client:timeout(0.5):read()
+      listener:shutdown(0)
+      assert(answer == "x", why or "memory ran out where that was to be told")
+      serving:await()
+    end)
+  ]])
+
+  sweeps("names", [[
+    uring.run(function()
+      assert(uring.resolve("127.0.0.1", "http")[1] == "127.0.0.1:80")
+      assert(uring.resolve("127.0.0.1", 80, { timeout = 5 })[1] == "127.0.0.1:80")
+    end)
+  ]])
+
+  sweeps("datagrams", [[
+    uring.run(function()
+      local a <close>, why = uring.udp { "127.0.0.1:0", size = 500, buffers = 2 }
+      local b <close>, why_not = uring.udp()
+      assert(a, why)
+      assert(b, why_not)
+      assert(b:send("one", a:address()))
+      assert(a:recv(1) == "one")
+      assert(b:send("two", a:address()))
+      assert(a:datagrams()() == "two")
+      assert(b:send("three", a:address()))
+      assert(a:recv() == "three")
+    end)
+  ]])
+
+  sweeps("descriptors through a socket", [[
+    uring.run(function()
+      local a <close>, b = assert(uring.socketpair())
+      local b <close> = b
+      assert(a:send_fds("x", { a, b }))
+      local data, list = b:recv_fds(3)
+      assert(data == "x", list)
+      local one <close> = list[1]
+      local two <close> = list[2]
+      assert(one:write "over one" and two:fd() > 0)
+    end)
+  ]])
+
+  sweeps("a transfer", [[
+    uring.run(function()
+      local a <close>, b = assert(uring.socketpair())
+      local b <close> = b
+      local c <close>, d = assert(uring.socketpair())
+      local d <close> = d
+      assert(a:write(("x"):rep(40000)))
+      assert(a:shutdown())
+      local n, why = uring.transfer(b, c, { shutdown = true })
+      assert(n == 40000, why)
+      assert(#assert(d:read(40000)) == 40000)
+    end)
   ]])
 
   for mode, times in pairs(modes) do

@@ -338,7 +338,8 @@ describe("a chunk of the prompt", function()
   end)
 
   it("tells what has not ended from what is wrong", function()
-    for _, text in ipairs { "for i = 1, 2 do", "x =", "f(", "local", "return 1 +", "[[", "if a then else", "1 +", "{ 1,",
+    for _, text in ipairs { "for i = 1, 2 do", "x =", "f(", "local", "return 1 +", "[[", "if a then else", "1 +",
+      "{ 1,",
       "function() return" } do
       local fn, _, incomplete = locals:compile(text, "=t")
       assert.is_nil(fn)

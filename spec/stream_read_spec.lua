@@ -153,7 +153,8 @@ for kind, make in pairs(kinds) do
       assert.is_truthy(helper.error_of(r.limit, r, { lines = 5 }):find(
         "unknown option 'lines' of limit (did you mean 'line'?); it takes all line", 1, true))
       assert.is_truthy(helper.error_of(r.limit, r, { line = "5" }):find("integer expected, got string", 1, true))
-      assert.is_truthy(helper.error_of(r.limit, r, { line = 0 }):find("option 'line' of limit is not positive", 1, true))
+      assert.is_truthy(helper.error_of(r.limit, r, { line = 0 })
+        :find("option 'line' of limit is not positive", 1, true))
       for _, wrong in ipairs { "5", true, {} } do
         assert.is_truthy(helper.error_of(r.timeout, r, wrong)
           :find("bad argument #1 to 'timeout' (seconds or nil expected, got " .. type(wrong), 1, true))
@@ -161,7 +162,8 @@ for kind, make in pairs(kinds) do
       for _, wrong in ipairs { -1, 0 / 0, -math.huge } do
         assert.is_truthy(helper.error_of(r.timeout, r, wrong):find("(seconds are negative)", 1, true))
       end
-      for _, name in ipairs { "read", "read_some", "read_until", "recv", "write", "flush", "seek", "setvbuf", "lines" } do
+      for _, name in ipairs { "read", "read_some", "read_until", "recv", "write", "flush", "seek", "setvbuf",
+        "lines" } do
         for _, wrong in ipairs { 5, "x", {}, io.stdout } do
           assert.is_false(pcall(r[name], wrong))
         end
@@ -178,7 +180,8 @@ for kind, make in pairs(kinds) do
         assert.are.equal(r, r:timeout(0.01))
         for _, read in ipairs {
           function() return r:read() end, function() return r:read(5) end, function() return r:read "n" end,
-          function() return r:read("a") end, function() return r:read_some() end, function() return r:read_until "x" end,
+          function() return r:read "a" end, function() return r:read_some() end,
+          function() return r:read_until "x" end,
           function() return r:recv(uring.buffer(5)) end,
         } do
           local before = uring.now()
@@ -280,7 +283,8 @@ for kind, make in pairs(kinds) do
     it("closed at any step, says so", function()
       run(function()
         for _, reading in ipairs {
-          function(r) return r:read("l", "l") end, function(r) return r:read_until "#" end, function(r) return r:read "a" end,
+          function(r) return r:read("l", "l") end, function(r) return r:read_until "#" end,
+          function(r) return r:read "a" end,
           function(r) return r:read(100) end, function(r) return r:read "n" end,
         } do
           for _, sent in ipairs { "", "1", "12" } do
@@ -309,7 +313,7 @@ for kind, make in pairs(kinds) do
         local w, r = make()
         local got, tasks = {}, {}
         for i = 1, 5 do
-          tasks[i] = uring.spawn(function() 
+          tasks[i] = uring.spawn(function()
             local s = r:read(6)
             got[#got + 1] = i .. s
           end)

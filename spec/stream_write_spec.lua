@@ -427,6 +427,24 @@ describe("a buffered file", function()
     assert.are.equal("dropped kept 1", slurp(path))
   end)
 
+  it("that is being written when the state ends is written once", function()
+    for i = 0, 3 do
+      local path = helper.tmpname ""
+      local output, status = helper.script(([[
+        local uring = require "uring"
+        uring.run(function()
+          local file = uring.open(%q, "w")
+          file:write "once"
+          uring.spawn(function() file:flush() end)
+          for _ = 1, %d do uring.yield() end
+          os.exit(0, true)
+        end)
+      ]]):format(path, i))
+      assert.are.same({ "", 0 }, { output, status })
+      assert.are.equal("once", slurp(path))
+    end
+  end)
+
   it("is read where it was written, and written where it was read", function()
     local path = helper.tmpname "0123456789"
     local file <close> = assert(uring.open(path, "r+"))
@@ -493,4 +511,32 @@ describe("a buffered file", function()
     end
     assert.are.equal(500, count)
   end)
+
+  -- A limit of 64 KB on files stands for a disk that is full.
+  for _, mode in ipairs { "w", "r+", "a", "a+" } do
+    for _, buffering in ipairs { "no", "full" } do
+      it(("to a disk that gets full says so, and overwrites nothing: %q, %q"):format(mode, buffering), function()
+        local path = helper.tmpname "before\n"
+        local output = helper.script(([[
+          local uring = require "uring"
+          local lines = {}
+          for i = 1, 20000 do lines[i] = ("%%06d\n"):format(i) end
+          local text = table.concat(lines)
+          uring.run(function()
+            local file = assert(uring.open(%q, %q))
+            file:setvbuf(%q)
+            local ok, message = file:write(text:sub(1, 40000))
+            if ok then ok, message = file:write(text:sub(40001)) end
+            if ok then ok, message = file:flush() end
+            print(ok, message, file:seek())
+            uring.op.close(file:fd()) -- what is left cannot be written by anybody
+          end)
+          local written = io.open(%q):read "a"
+          print(#written, written == (%q .. text):sub(1, #written))
+        ]]):format(path, mode, buffering, path, mode:find "a" and "before\n" or ""),
+          "trap '' XFSZ; ulimit -f 128;")
+        assert.are.equal("nil\tFile too large\t65536\n65536\ttrue\n", output)
+      end)
+    end
+  end
 end)

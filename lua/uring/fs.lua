@@ -13,9 +13,7 @@ local M = {}
 
 for _, name in ipairs { "path", "walk", "copy", "remove", "contents", "watch" } do
   for key, value in pairs(require("uring.fs_" .. name)) do
-    if type(value) == "function" and key ~= "refuse" and key ~= "mode" then
-      M[key] = value
-    end
+    M[key] = value
   end
 end
 

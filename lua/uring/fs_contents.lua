@@ -1,23 +1,21 @@
 --- Whole files, and files and directories for a while.
 
 local core = require "uring.core"
+local arguments = require "uring.fs_arguments"
 local file = require "uring.file"
 local options = require "uring.options"
 local fs_path = require "uring.fs_path"
 local fs_remove = require "uring.fs_remove"
 
 local op, const, errnos, path_call = core.op, core.const, core.errno, core.path
-local failure, refuse = core.failure, fs_path.refuse
+local failure = core.failure
+local refuse, zero_byte = arguments.refuse, arguments.zero_byte
 
 local M = {}
 
 local CHUNK = 65536     -- bytes that are asked for first
 local LARGE = 1 << 20   -- and as long as it is not known how many there are
 local ATTEMPTS = 100    -- to find a name that nobody has
-
-local function zero_byte(path)
-  return nil, path .. ": there is a zero byte in the path", errnos.EINVAL
-end
 
 -- Opens a path; `owner`, a Descriptor, has it then.
 local function open(owner, path, flags, mode)
@@ -256,7 +254,7 @@ function M.writefile(path, data, o)
     error(("bad argument #2 to 'writefile' (string expected, got %s)"):format(type(data)), 2)
   end
   o = o or {}
-  local mode = fs_path.mode("writefile", 3, o.mode, nil)
+  local mode = arguments.mode("writefile", 3, o.mode, nil)
   local checked = {}
   for name, value in pairs(o) do
     checked[name] = name ~= "mode" and value or nil
@@ -300,12 +298,12 @@ local function with_new_name(o, make)
   return path, result
 end
 
-local directory_methods = {}
-local Directory = { __index = directory_methods, __name = "uring.tempdir" }
+local methods = {}
+local Directory = { __index = methods, __name = "uring.tempdir" }
 
 --- Removes the directory with all that is in it.  Idempotent.
 -- @treturn boolean true; nil, "path: reason", errno
-function directory_methods:close()
+function methods:close()
   if self.closed then
     return true
   end
@@ -313,7 +311,7 @@ function directory_methods:close()
   return core.shield(fs_remove.remove, self.path, { recursive = true })
 end
 
-Directory.__close = directory_methods.close
+Directory.__close = methods.close
 
 function Directory.__tostring(self)
   return self.path

@@ -6,10 +6,11 @@
 -- tree is gone through in depth, and little of it is known at any time.
 
 local core = require "uring.core"
+local arguments = require "uring.fs_arguments"
 local options = require "uring.options"
-local refuse = require "uring.fs_path".refuse
 
 local errnos = core.errno
+local refuse, zero_byte = arguments.refuse, arguments.zero_byte
 
 local M = {}
 
@@ -280,7 +281,7 @@ end
 -- @treturn int directories
 function M.copy(from, to, o)
   if refuse("copy", 1, from) or refuse("copy", 2, to) then
-    return nil, from .. " -> " .. to .. ": there is a zero byte in the path", errnos.EINVAL
+    return zero_byte(from .. " -> " .. to)
   end
   o = options.check("copy", o or {}, known)
   if o.limit and o.limit < 1 then

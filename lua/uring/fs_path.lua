@@ -1,72 +1,14 @@
 --- What there is at a path: asking for it, making it, naming it.
 
 local core = require "uring.core"
+local arguments = require "uring.fs_arguments"
 local options = require "uring.options"
 
 local op, const, errnos, path_call = core.op, core.const, core.errno, core.path
 local failure = core.failure
+local refuse, zero_byte, mode_of = arguments.refuse, arguments.zero_byte, arguments.mode
 
 local M = {}
-
---
--- Arguments
---
-
---- A path that is an argument.
--- @string name of the function
--- @int n which argument
--- @return nil, or what the function returns: nil, message, EINVAL
--- @raise what is no string
-function M.refuse(name, n, path)
-  if type(path) ~= "string" then
-    error(("bad argument #%d to '%s' (string expected, got %s)"):format(n, name, type(path)), 3)
-  end
-  return path:find("\0", 1, true) ~= nil
-end
-
-local function zero_byte(path)
-  return nil, path .. ": there is a zero byte in the path", errnos.EINVAL
-end
-
--- M.name, of which the first argument is a path.
-local function define(name, fn)
-  M[name] = function(path, ...)
-    if M.refuse(name, 1, path) then
-      return zero_byte(path)
-    end
-    return fn(path, ...)
-  end
-end
-
--- And so is the second.
-local function define_two(name, fn)
-  M[name] = function(from, to, ...)
-    if M.refuse(name, 1, from) or M.refuse(name, 2, to) then
-      return zero_byte(from .. " -> " .. to)
-    end
-    return fn(from, to, ...)
-  end
-end
-
---- Permissions: an integer, or its octal digits as a string.
--- @string name of the function
--- @int n which argument
--- @param mode
--- @int fallback where there is none
-function M.mode(name, n, mode, fallback)
-  if mode == nil then
-    return fallback
-  end
-  local number = mode
-  if type(mode) == "string" then
-    number = mode:find "^[0-7]+$" and tonumber(mode, 8)
-  end
-  if math.type(number) ~= "integer" or number < 0 or number > 4095 then
-    error(("bad argument #%d to '%s' (permissions expected, an integer or octal digits, got %s)"):format(
-      n, name, type(mode) == "string" and ("%q"):format(mode) or type(mode)), 3)
-  end
-  return number
-end
 
 -- What an operation on a path has come to: true for its 0.
 local function done(path, result, _, errno)
@@ -92,24 +34,34 @@ local function stat(path, flags)
 end
 
 --- What is at a path; of a link, what it points to.
--- @function stat
 -- @string path
 -- @treturn table `type` ("file", "directory", "link", "fifo", "socket", "char", "block"),
 --   `size` in bytes, `mode` (permissions), `atime`, `mtime`, `ctime` and `btime` in
 --   seconds, `uid`, `gid`, `nlink`, `ino`, `dev_major`, `dev_minor`, `blocks` of 512
 --   bytes and what else statx(2) tells; nil, "path: reason", errno
-define("stat", function(path) return stat(path, 0) end)
+function M.stat(path)
+  if refuse("stat", 1, path) then
+    return zero_byte(path)
+  end
+  return stat(path, 0)
+end
 
 --- As `stat`, but of a link the link itself.
--- @function lstat
 -- @string path
-define("lstat", function(path) return stat(path, const.AT_SYMLINK_NOFOLLOW) end)
+function M.lstat(path)
+  if refuse("lstat", 1, path) then
+    return zero_byte(path)
+  end
+  return stat(path, const.AT_SYMLINK_NOFOLLOW)
+end
 
 --- Is there something at a path?  A link that leads nowhere is nothing.
--- @function exists
 -- @string path
 -- @treturn boolean nil, "path: reason", errno where that cannot be told
-define("exists", function(path)
+function M.exists(path)
+  if refuse("exists", 1, path) then
+    return zero_byte(path)
+  end
   local ok, _, errno = op.statx(nil, path, 0, const.STATX_TYPE)
   if ok then
     return true
@@ -117,26 +69,38 @@ define("exists", function(path)
     return false
   end
   return failure(path, errno)
-end)
+end
 
 --- What a link points to.
--- @function readlink
 -- @string path
 -- @treturn string nil, "path: reason", errno
-define("readlink", path_call.readlink)
+function M.readlink(path)
+  if refuse("readlink", 1, path) then
+    return zero_byte(path)
+  end
+  return path_call.readlink(path)
+end
 
 --- The path without links, "." and "..", from the root.
--- @function realpath
 -- @string path
 -- @treturn string nil, "path: reason", errno
-define("realpath", path_call.realpath)
+function M.realpath(path)
+  if refuse("realpath", 1, path) then
+    return zero_byte(path)
+  end
+  return path_call.realpath(path)
+end
 
 --- The file system that a path is on.
--- @function statvfs
 -- @string path
 -- @treturn table `size`, `free` and `available` (to others than root) in bytes,
 --   `files` and `files_free`, `block_size`, `name_max`; nil, "path: reason", errno
-define("statvfs", path_call.statvfs)
+function M.statvfs(path)
+  if refuse("statvfs", 1, path) then
+    return zero_byte(path)
+  end
+  return path_call.statvfs(path)
+end
 
 --
 -- Making and unmaking
@@ -147,11 +111,15 @@ local function mkdir(path, mode)
 end
 
 --- Makes a directory.
--- @function mkdir
 -- @string path
 -- @tparam[opt=511] int|string mode permissions, subject to the umask
 -- @treturn boolean true; nil, "path: reason", errno
-define("mkdir", function(path, mode) return mkdir(path, M.mode("mkdir", 2, mode, 511)) end)
+function M.mkdir(path, mode)
+  if refuse("mkdir", 1, path) then
+    return zero_byte(path)
+  end
+  return mkdir(path, mode_of("mkdir", 2, mode, 511))
+end
 
 local function makedirs(path, mode)
   local ok, message, errno = mkdir(path, mode)
@@ -176,18 +144,26 @@ end
 
 --- Makes a directory and those above it that are missing.  One that is there is
 -- none to complain of.
--- @function makedirs
 -- @string path
 -- @tparam[opt=511] int|string mode of the last; the others have 0777, subject to
 --   the umask
 -- @treturn boolean true; nil, "path: reason", errno
-define("makedirs", function(path, mode) return makedirs(path, M.mode("makedirs", 2, mode, 511)) end)
+function M.makedirs(path, mode)
+  if refuse("makedirs", 1, path) then
+    return zero_byte(path)
+  end
+  return makedirs(path, mode_of("makedirs", 2, mode, 511))
+end
 
 --- Removes an empty directory.
--- @function rmdir
 -- @string path
 -- @treturn boolean true; nil, "path: reason", errno
-define("rmdir", function(path) return done(path, op.unlinkat(nil, path, const.AT_REMOVEDIR)) end)
+function M.rmdir(path)
+  if refuse("rmdir", 1, path) then
+    return zero_byte(path)
+  end
+  return done(path, op.unlinkat(nil, path, const.AT_REMOVEDIR))
+end
 
 --
 -- Names
@@ -196,33 +172,41 @@ define("rmdir", function(path) return done(path, op.unlinkat(nil, path, const.AT
 local rename_options = { noreplace = "boolean", exchange = "boolean" }
 
 --- Gives a file or directory another path, in one step.
--- @function rename
 -- @string from
 -- @string to
 -- @tab[opt] o `noreplace`: what is at `to` stays, EEXIST; `exchange`: the two
 --   change places
 -- @treturn boolean true; nil, "from -> to: reason", errno
-define_two("rename", function(from, to, o)
+function M.rename(from, to, o)
+  if refuse("rename", 1, from) or refuse("rename", 2, to) then
+    return zero_byte(from .. " -> " .. to)
+  end
   o = options.check("rename", o or {}, rename_options)
   local flags = (o.noreplace and const.RENAME_NOREPLACE or 0) | (o.exchange and const.RENAME_EXCHANGE or 0)
   return done(from .. " -> " .. to, op.renameat(nil, from, nil, to, flags))
-end)
+end
 
 --- Gives a file one more path.
--- @function link
 -- @string from the file; of a link, the link itself
 -- @string to the new path
 -- @treturn boolean true; nil, "from -> to: reason", errno
-define_two("link", function(from, to) return done(from .. " -> " .. to, op.linkat(nil, from, nil, to)) end)
+function M.link(from, to)
+  if refuse("link", 1, from) or refuse("link", 2, to) then
+    return zero_byte(from .. " -> " .. to)
+  end
+  return done(from .. " -> " .. to, op.linkat(nil, from, nil, to))
+end
 
 --- Makes a symbolic link.
--- @function symlink
 -- @string target what it says, which need not be there
 -- @string path of the link
 -- @treturn boolean true; nil, "target -> path: reason", errno
-define_two("symlink", function(target, path)
+function M.symlink(target, path)
+  if refuse("symlink", 1, target) or refuse("symlink", 2, path) then
+    return zero_byte(target .. " -> " .. path)
+  end
   return done(target .. " -> " .. path, op.symlinkat(target, nil, path))
-end)
+end
 
 --
 -- Attributes
@@ -231,46 +215,54 @@ end)
 local attribute_options = { nofollow = "boolean" }
 
 --- Sets permissions.
--- @function chmod
 -- @string path
 -- @tparam int|string mode `493` or `"755"`
 -- @tab[opt] o `nofollow`: of a link itself, which most file systems refuse
 -- @treturn boolean true; nil, "path: reason", errno
-define("chmod", function(path, mode, o)
+function M.chmod(path, mode, o)
+  if refuse("chmod", 1, path) then
+    return zero_byte(path)
+  end
   o = options.check("chmod", o or {}, attribute_options)
-  return path_call.chmod(path, M.mode("chmod", 2, mode == nil and false or mode), o.nofollow)
-end)
+  return path_call.chmod(path, mode_of("chmod", 2, mode == nil and false or mode), o.nofollow)
+end
 
 --- Sets the owner.
--- @function chown
 -- @string path
 -- @tparam int|nil uid nil: as it is
 -- @tparam int|nil gid likewise
 -- @tab[opt] o `nofollow`
 -- @treturn boolean true; nil, "path: reason", errno
-define("chown", function(path, uid, gid, o)
+function M.chown(path, uid, gid, o)
+  if refuse("chown", 1, path) then
+    return zero_byte(path)
+  end
   o = options.check("chown", o or {}, attribute_options)
   return path_call.chown(path, uid, gid, o.nofollow)
-end)
+end
 
 --- Sets times.
--- @function utime
 -- @string path
 -- @tparam number|boolean|nil atime in seconds; true: now; nil: as it is
 -- @tparam number|boolean|nil mtime likewise
 -- @tab[opt] o `nofollow`
 -- @treturn boolean true; nil, "path: reason", errno
-define("utime", function(path, atime, mtime, o)
+function M.utime(path, atime, mtime, o)
+  if refuse("utime", 1, path) then
+    return zero_byte(path)
+  end
   o = options.check("utime", o or {}, attribute_options)
   return path_call.utime(path, atime, mtime, o.nofollow)
-end)
+end
 
 --- Cuts a file off, or makes it longer by a hole.
--- @function truncate
 -- @string path
 -- @int[opt=0] size in bytes
 -- @treturn boolean true; nil, "path: reason", errno
-define("truncate", function(path, size)
+function M.truncate(path, size)
+  if refuse("truncate", 1, path) then
+    return zero_byte(path)
+  end
   if size ~= nil and (math.type(size) ~= "integer" or size < 0) then
     error(("bad argument #2 to 'truncate' (size in bytes expected, got %s)"):format(
       math.type(size) == "integer" and size or type(size)), 3)
@@ -282,7 +274,7 @@ define("truncate", function(path, size)
   end
   owner:put(fd)
   return done(path, op.ftruncate(fd, size or 0))
-end)
+end
 
 --
 -- Extended attributes
@@ -311,7 +303,7 @@ end
 -- @string name "user.mime_type"
 -- @treturn string its value; nil, "path: reason", errno: ENODATA where there is none
 function M.getxattr(file, name)
-  if not is_fd(file) and M.refuse("getxattr", 1, file) or is_broken("getxattr", name) then
+  if not is_fd(file) and refuse("getxattr", 1, file) or is_broken("getxattr", name) then
     return zero_byte(subject(file))
   end
   local buffer <close> = core.buffer(VALUE_MAX)
@@ -336,7 +328,7 @@ local xattr_options = { create = "boolean", replace = "boolean" }
 -- @tab[opt] o `create`: it must not be there yet; `replace`: it must
 -- @treturn boolean true; nil, "path: reason", errno
 function M.setxattr(file, name, value, o)
-  if not is_fd(file) and M.refuse("setxattr", 1, file) or is_broken("setxattr", name) then
+  if not is_fd(file) and refuse("setxattr", 1, file) or is_broken("setxattr", name) then
     return zero_byte(subject(file))
   elseif type(value) ~= "string" then
     error(("bad argument #3 to 'setxattr' (string expected, got %s)"):format(type(value)), 2)
@@ -350,27 +342,31 @@ function M.setxattr(file, name, value, o)
 end
 
 --- The names of extended attributes.
--- @function listxattr
 -- @string path
 -- @tab[opt] o `nofollow`
 -- @treturn table a list of strings; nil, "path: reason", errno
-define("listxattr", function(path, o)
+function M.listxattr(path, o)
+  if refuse("listxattr", 1, path) then
+    return zero_byte(path)
+  end
   o = options.check("listxattr", o or {}, attribute_options)
   return path_call.listxattr(path, o.nofollow)
-end)
+end
 
 --- Removes an extended attribute.
--- @function removexattr
 -- @string path
 -- @string name
 -- @tab[opt] o `nofollow`
 -- @treturn boolean true; nil, "path: reason", errno
-define("removexattr", function(path, name, o)
+function M.removexattr(path, name, o)
+  if refuse("removexattr", 1, path) then
+    return zero_byte(path)
+  end
   if is_broken("removexattr", name) then
     return zero_byte(path)
   end
   o = options.check("removexattr", o or {}, attribute_options)
   return path_call.removexattr(path, name, o.nofollow)
-end)
+end
 
 return M

@@ -1,11 +1,12 @@
 --- Removing files and trees.
 
 local core = require "uring.core"
+local arguments = require "uring.fs_arguments"
 local options = require "uring.options"
-local refuse = require "uring.fs_path".refuse
 
 local op, const, errnos, failure = core.op, core.const, core.errno, core.failure
 local prepare = core.on_default.prepare
+local refuse, zero_byte = arguments.refuse, arguments.zero_byte
 
 local M = {}
 
@@ -128,7 +129,7 @@ local known = { recursive = "boolean" }
 -- @treturn boolean true; nil, "path: reason", errno
 function M.remove(path, o)
   if refuse("remove", 1, path) then
-    return nil, path .. ": there is a zero byte in the path", errnos.EINVAL
+    return zero_byte(path)
   end
   o = options.check("remove", o or {}, known)
   local ok, _, errno = op.unlinkat(nil, path, 0)

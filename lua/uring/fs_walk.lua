@@ -1,20 +1,17 @@
 --- Reading directories, one or a tree of them.
 
 local core = require "uring.core"
+local arguments = require "uring.fs_arguments"
 local options = require "uring.options"
-local refuse = require "uring.fs_path".refuse
 
 local errnos, failure = core.errno, core.failure
+local refuse, zero_byte = arguments.refuse, arguments.zero_byte
 
 local M = {}
 
 local STATS, FOLLOW, NOFOLLOW = 1, 2, 4 -- c/directory.c
 local AHEAD = 8 -- directories read ahead, unless told otherwise
 local PERMISSIONS = 4095
-
-local function zero_byte(path)
-  return nil, path .. ": there is a zero byte in the path", errnos.EINVAL
-end
 
 --
 -- One directory

@@ -1,11 +1,13 @@
 --- Being told of what happens to files: inotify(7), read through the ring.
 
 local core = require "uring.core"
+local arguments = require "uring.fs_arguments"
 local options = require "uring.options"
 local fs_path = require "uring.fs_path"
 local fs_walk = require "uring.fs_walk"
 
 local errnos, path_call, failure = core.errno, core.path, core.failure
+local refuse, zero_byte = arguments.refuse, arguments.zero_byte
 
 local M = {}
 
@@ -182,8 +184,8 @@ end
 -- @string path
 -- @treturn boolean true; nil, "path: reason", errno
 function methods:add(path)
-  if fs_path.refuse("add", 1, path) then
-    return nil, path .. ": there is a zero byte in the path", errnos.EINVAL
+  if refuse("add", 1, path) then
+    return zero_byte(path)
   elseif not self.fd then
     error("attempt to use a closed watch", 2)
   end
@@ -245,8 +247,8 @@ end
 --   "opened", "closed", "accessed"
 -- @treturn Watch `for event in watch:each()`; nil, "path: reason", errno
 function M.watch(path, o)
-  if fs_path.refuse("watch", 1, path) then
-    return nil, path .. ": there is a zero byte in the path", errnos.EINVAL
+  if refuse("watch", 1, path) then
+    return zero_byte(path)
   end
   o = options.check("watch", o or {}, watch_options)
   local mask = mask_of(o.events)

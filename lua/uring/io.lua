@@ -256,7 +256,6 @@ local function start(command, option, descriptor)
   if not shell then
     return nil, command .. ": " .. (message:match ": (.*)" or message), errno
   end
-  shell.child:linger()
   return shell
 end
 
@@ -298,6 +297,7 @@ function M.popen(...)
   if mode == "w" then
     f:setvbuf "full"
   end
+  shell.child:linger() -- at last: where this fails, the command is ended
   return f
 end
 

@@ -563,4 +563,72 @@
 -- @treturn Stream the default output; nil, message, errno, bytes written
 -- @raise wrong types; where the default output is closed
 
+---
+-- Sockets, pipes, terminals and files.  Of several tasks that read, or write, one does so at a time, in their
+-- order; at a file reading and writing count alike.  A read that fails, is cancelled or comes too late has taken
+-- nothing.
+-- @type Stream
+
+--- Reads as `file:read` does.
+-- @function Stream:read
+-- @param ... formats: "l" (a line, also without a format), "L" (with its newline), "n" (a number), "a" (everything up
+--   to the end), a number of bytes
+-- @return one result a format, up to the first that is nil, as all are at the end; nil, message, errno (EMSGSIZE
+--   where a line or "a" is past its limit)
+
+--- Iterates over lines, or over what the formats ask for.
+-- @function Stream:lines
+-- @param ... formats as for `read`
+-- @treturn function
+-- @raise in the loop, where reading fails
+
+--- Whatever is there, as soon as there is something.
+-- @function Stream:read_some
+-- @int[opt=65536] max bytes at most
+-- @treturn string nil at the end; nil, message, errno
+
+--- Reads up to a delimiter, which belongs to the result.
+-- @function Stream:read_until
+-- @string delimiter of any length, but not empty
+-- @int[opt] max bytes at most, the delimiter included (the limit of a line)
+-- @treturn string at the end of the stream what is left, without a delimiter; nil if that is nothing; nil, message,
+--   errno (EMSGSIZE where there is none within `max` bytes)
+
+--- Receives into a Buffer, once.
+-- @function Stream:recv
+-- @tparam Buffer buffer
+-- @treturn int bytes, 0 at the end; nil, message, errno
+
+--- Writes all its arguments.  Several are sent from where they are, by one vector.
+-- @function Stream:write
+-- @param ... strings, numbers, Buffers
+-- @treturn Stream nil, message, errno, how many bytes of them were written
+-- @raise another type, and nothing is written
+
+--- Writes what is buffered; at a file that is read, gives back what was read ahead.
+-- @function Stream:flush
+-- @treturn Stream nil, message, errno
+
+--- Sets how writing is buffered: regular files are, fully; everything else is not.
+-- @function Stream:setvbuf
+-- @string mode "no", "full" or "line" (written where there is a newline)
+-- @int[opt=16384] size bytes that are kept
+-- @treturn bool true; nil, message, errno
+
+--- Sets and tells the position of a file, as `file:seek` does.
+-- @function Stream:seek
+-- @string[opt="cur"] whence "set", "cur" or "end"
+-- @int[opt=0] offset
+-- @treturn int the position from the beginning; nil, message, errno
+
+--- Limits the time of every single read and write on it: nil, "timeout", ETIMEDOUT past it, and nothing is lost.
+-- `uring.timeout(seconds, stream.read, stream, "l")` limits one call.
+-- @function Stream:timeout
+-- @number[opt] seconds nil: without a limit
+-- @treturn Stream
+
+--- The descriptor, which stays the stream's.
+-- @function Stream:fd
+-- @treturn int
+
 return {}

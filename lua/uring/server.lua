@@ -36,6 +36,19 @@ local function complain(err, traceback)
   io.stderr:write("uring: error in a connection: ", tostring(err), "\n", traceback and traceback .. "\n" or "")
 end
 
+-- A task has failed.  One that had no memory to begin has not taken its
+-- connection: that is dropped here, and closed when it is collected.
+local function told(self, err, traceback)
+  for connection, task in pairs(self.connections) do
+    if task and task:status() == "failed" then
+      self.connections[connection] = nil
+      self.running = self.running - 1
+      self.timer:set(0)
+    end
+  end
+  self.on_error(err, traceback)
+end
+
 local function wait(self, seconds)
   self.timer:after(seconds)
   self.timer:wait()
@@ -48,10 +61,22 @@ local function wait_for_room(self)
   end
 end
 
+-- Where accepting raises, nobody is served any more.
+local Accepting = {
+  __close = function(self, err)
+    if err ~= nil then
+      self.scope:cancel()
+    end
+  end;
+}
+
 -- Accepts until that fails for good.
 local function run(connections, self, next_connection)
   self.scope = connections
-  connections:report_to(self.on_error)
+  local _ <close> = setmetatable({ scope = connections }, Accepting)
+  connections:report_to(function(err, traceback)
+    told(self, err, traceback)
+  end)
   local function pause(seconds)
     wait(self, seconds)
   end
@@ -63,8 +88,8 @@ local function run(connections, self, next_connection)
     wait_for_room(self)
     connection, message, errno = next_connection(self.listener, self.max ~= nil, pause, tell)
     if connection then
-      self.connections[connection] = true
-      connections:spawn(attend, self, connection)
+      self.connections[connection] = false -- not lost, should there be no memory for a task
+      self.connections[connection] = connections:spawn(attend, self, connection)
       self.running = self.running + 1
     end
   until not connection
@@ -106,7 +131,7 @@ function M.serve(listener, handler, given, next_connection)
     on_error = given.on_error or complain;
     running = 0;           -- connections
     cancelled = 0;         -- those that were
-    connections = {};      -- whose task has not run yet
+    connections = {};      -- whose task has not run yet → the task
     timer = core.timer();  -- what the accepting task waits for besides
     ended = core.timer();  -- when there is nobody left
     scope = nil;

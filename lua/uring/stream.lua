@@ -100,20 +100,46 @@ end
 -- there: stream → function(stream) → what `close` returns.
 local closing = setmetatable({}, { __mode = "k" })
 
-local function finish(self)
-  local written, why, number = core.stream_finish(self)
+local function close(self)
   local ok, message, errno = op.close(core.stream_number(self))
   core.stream_closed(self) -- now that it is: an error before leaves an owner
-  if not written then
-    return nil, why, number
-  elseif not ok then
+  if not ok then
     return failed(self, message, errno)
   end
   return true
 end
 
---- Writes what is buffered and closes, also in a task that is being cancelled.
--- A read or write of another task ends with nil, "closed".  Idempotent.
+-- True where both writing and closing came off; else what the first of them says.
+local function both(ok, message, errno, closed, why, number)
+  if not ok then
+    return nil, message, errno
+  elseif not closed then
+    return nil, why, number
+  end
+  return true
+end
+
+-- A file waits for nobody.
+local function finish_file(self)
+  local ok, message, errno = core.stream_finish(self)
+  return both(ok, message, errno, close(self))
+end
+
+-- Waiting for a peer that takes nothing can be cancelled.
+local function finish(self)
+  local done, ok, message, errno = pcall(core.stream_finish, self)
+  if not done then
+    core.stream_give_up(self)
+    core.shield(close, self)
+    error(ok, 0)
+  end
+  return both(ok, message, errno, core.shield(close, self))
+end
+
+--- Writes what is buffered and closes.  A read or write of another task ends with
+-- nil, "closed".  Idempotent.  In a task that is being cancelled, or is cancelled while
+-- the peer takes nothing, it closes all the same: a file is written, anybody else gets
+-- what needs no waiting.
 -- @treturn bool true; nil, message, errno
 function methods:close()
   local own = closing[self]
@@ -122,8 +148,10 @@ function methods:close()
   end
   if not core.stream_closing(self) then
     return true
+  elseif core.stream_kind(self) == "file" then
+    return core.shield(finish_file, self)
   end
-  return core.shield(finish, self)
+  return finish(self)
 end
 
 --- The address of the other end.

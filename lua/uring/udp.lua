@@ -257,7 +257,13 @@ end
 -- One operation that receives on and on, into buffers of a pool: as many
 -- datagrams as that has buffers are taken from the kernel ahead of the reader.
 local function start_flow(self)
-  self.pool = self.pool or core.on_default.pool { buffers = self.buffers, size = self.size + HEADER }
+  local message = nil
+  if not self.pool then
+    self.pool, message = core.on_default.pool { buffers = self.buffers, size = self.size + HEADER }
+  end
+  if not self.pool then
+    error(message, 0)
+  end
   self.flow = core.on_default.prepare("recvmsg", self.number, { data = self.pool }, 0, ON_AND_ON)
 end
 

@@ -10,8 +10,8 @@ local h = require "harness"
 local json = require "support.json"
 
 local NAMES = { "nop", "echo", "secho", "multishot", "bundle", "idle", "sidle", "pingpong", "spingpong", "randread",
-  "fixed", "lines", "slurp", "copy", "startup", "spawn", "sleepers", "channel", "parked", "growth", "prompt", "keys",
-  "first_prompt" }
+  "fixed", "lines", "slurp", "puts", "copy", "startup", "spawn", "sleepers", "channel", "parked", "growth", "prompt",
+  "keys", "first_prompt", "kv", "kv16" }
 local LINE = "%-9s %-14s %-15s %10s %10s %7s  %-13s %-8s %s"
 
 local function say(...)

@@ -310,9 +310,6 @@ static int resize(lua_State *L)
   return 0;
 }
 
-/* read(fd, seconds) -> what is there within that time, "" if nothing is; nil
- *at
- ** the end, which of a terminal is an error */
 /* read(fd, seconds) -> what is there within that time, "" if nothing is;
 ** nil at the end, which of a terminal is an error */
 static int read_lua(lua_State *L)

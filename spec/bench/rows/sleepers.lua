@@ -1,6 +1,6 @@
 --- sleepers: 100,000 tasks that sleep at once, from 1 to 100 ms, created and finished: against luv's timers, which are
--- bare callbacks, and cqueues' coroutines. The wall time cannot be less than the longest sleep; the CPU time can, but not
--- less than that of as many coroutines without anything that would wake them.
+-- bare callbacks, and cqueues' coroutines. The wall time cannot be less than the longest sleep. The CPU time can, but
+-- not less than that of as many coroutines without anything that would wake them.
 
 local SLEEPERS, TIMES = 100000, 3
 
