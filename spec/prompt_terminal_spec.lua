@@ -133,6 +133,17 @@ describe("the prompt on a terminal", function()
       assert.matches("\n2\n", t:enter "1 + 1")
     end)
 
+    it("forgets half a key, and half a paste", function()
+      local t <close> = terminal.prompt()
+      for _, keys in ipairs { "\27", "\27[", "\27[1;", "\24", "\27[200~x", "\27\27[200~", "x\195" } do
+        t:send(keys)
+        t:rest(0.03)
+        t:send(CTRL_C)
+        t:expect "^C\n1> "
+      end
+      assert.matches("\n2\n", t:enter "1 + 1")
+    end)
+
     it("cancels an input that sleeps, and nothing else", function()
       local t <close> = terminal.prompt()
       t:enter "bg = uring.spawn(uring.sleep, 60)"

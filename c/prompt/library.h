@@ -9,6 +9,7 @@
 typedef void line_function(char *);
 typedef int getc_function(FILE *);
 typedef int hook_function(void);
+typedef int command_function(int, int);
 typedef char **completion_function(const char *, int, int);
 
 /* What is used of the library: result, name, parameters; type, name. */
@@ -16,8 +17,12 @@ typedef char **completion_function(const char *, int, int);
   X(void, rl_callback_handler_install, (const char *, line_function *))       \
   X(void, rl_callback_handler_remove, (void))                                 \
   X(void, rl_callback_read_char, (void))                                      \
+  X(void, rl_callback_sigcleanup, (void))                                     \
+  X(int, rl_bind_keyseq, (const char *, command_function *))                  \
   X(int, rl_clear_visible_line, (void))                                       \
   X(int, rl_forced_update_display, (void))                                    \
+  X(int, rl_history_search_backward, (int, int))                              \
+  X(int, rl_history_search_forward, (int, int))                               \
   X(int, rl_initialize, (void))                                               \
   X(int, rl_insert_text, (const char *))                                      \
   X(void, rl_prep_terminal, (int))                                            \

@@ -28,20 +28,23 @@
 /* A paste that is longer is cut. */
 #define PASTE_MAX (16u << 20)
 
-/* What readline is told where it asks for more than there is: Ctrl-G, which
-** ends what it was in the middle of. */
-#define GIVE_UP 7
+/* What readline is given where it asks for more than there is: a key that does
+** next to nothing.  (To abort what it was in the middle of, it jumps, and not
+** always to where somebody still stands.)  So often, then it is the end. */
+#define NOTHING  0
+#define NOTHINGS 1000u
 
 static struct {
-  bool ready;      /* the library has been set up */
-  bool installed;  /* the prompt is there, and the terminal readline's */
-  bool hidden;     /* its line has been taken off the screen for a while */
-  bool ended;      /* Ctrl-D */
-  char *line;      /* that was entered, or NULL */
-  lua_State *L;    /* during feed */
-  int complete;    /* reference of the function that completes */
-  bool failed;     /* it could not be read, or it is closed */
-  size_t at, size; /* of what has been read and not fed */
+  bool ready;       /* the library has been set up */
+  bool installed;   /* the prompt is there, and the terminal readline's */
+  bool hidden;      /* its line has been taken off the screen for a while */
+  bool ended;       /* Ctrl-D */
+  unsigned starved; /* how often it asked for more than there is */
+  char *line;       /* that was entered, or NULL */
+  lua_State *L;     /* during feed */
+  int complete;     /* reference of the function that completes */
+  bool failed;      /* it could not be read, or it is closed */
+  size_t at, size;  /* of what has been read and not fed */
   char input[4096];
   char *paste; /* being collected, or NULL */
   size_t paste_size, paste_room;
@@ -49,7 +52,7 @@ static struct {
 
 static void on_line(char *line)
 {
-  prompt.ended = line == NULL;
+  prompt.ended = line == NULL && prompt.starved == 0;
   prompt.line = line;
   lib.rl_callback_handler_remove();
   prompt.installed = false;
@@ -79,9 +82,11 @@ static int next_byte(FILE *file)
 {
   (void)file;
   if (prompt.at == prompt.size)
-    read_input(100);
-  return prompt.at < prompt.size ? (unsigned char)prompt.input[prompt.at++]
-                                 : GIVE_UP;
+    read_input(prompt.starved == 0 ? 100 : 0);
+  if (prompt.at == prompt.size)
+    return prompt.starved++ < NOTHINGS ? NOTHING : EOF;
+  prompt.starved = 0;
+  return (unsigned char)prompt.input[prompt.at++];
 }
 
 static int is_available(void)
@@ -255,6 +260,13 @@ static bool feed_once(void)
 ** The module
 */
 
+static int no_command(int count, int key)
+{
+  (void)count;
+  (void)key;
+  return 0;
+}
+
 static void set_up(void)
 {
   *lib.rl_readline_name = "uring";
@@ -267,8 +279,13 @@ static void set_up(void)
   *lib.rl_completer_word_break_characters = " \t\n\"'><=;:+-*/%^~#{}()[].,&|";
   lib.rl_initialize();
   /* neither question nor pager: both would wait for keys */
+  lib.rl_bind_keyseq("\\e[200~", no_command); /* see take_paste */
   *lib.rl_completion_query_items = -1;
   lib.rl_variable_bind("page-completions", "off");
+  /* not the incremental search: with its callback interface readline 8.2 dies
+  ** of some of the keys that end one */
+  lib.rl_bind_keyseq("\\C-r", lib.rl_history_search_backward);
+  lib.rl_bind_keyseq("\\C-s", lib.rl_history_search_forward);
   prompt.ready = true;
 }
 
@@ -333,6 +350,11 @@ static int readline_feed(lua_State *L)
     ;
   if (prompt.line != NULL)
     return push_line(L);
+  if (!prompt.installed && prompt.starved > 0) { /* that was no end */
+    prompt.starved = 0;
+    lua_pushliteral(L, "");
+    return 1;
+  }
   if (prompt.ended || prompt.failed) {
     prompt.ended = false;
     lua_pushboolean(L, 0);
@@ -387,10 +409,14 @@ static int readline_resume(lua_State *L)
   return 0;
 }
 
+/* Readline may be in the middle of something: of a key of several bytes, a
+** search, a numeric argument. */
 static void leave(void)
 {
-  if (prompt.installed)
+  if (prompt.installed) {
+    lib.rl_callback_sigcleanup();
     lib.rl_callback_handler_remove();
+  }
   prompt.installed = false;
   free(prompt.paste);
   prompt.paste = NULL;
