@@ -92,11 +92,15 @@ end
 
 -- The reply to a command.
 local function execute(session, args)
-  local name = commands[args[1]] and args[1] or args[1]:upper()
+  local name, count = args[1], #args - 1
   local command = commands[name]
   if not command then
+    name = name:upper()
+    command = commands[name]
+  end
+  if not command then
     return unknown(args)
-  elseif #args - 1 < command[1] or #args - 1 > command[2] then
+  elseif count < command[1] or count > command[2] then
     return resp.error(("ERR wrong number of arguments for '%s' command"):format(name:lower()))
   elseif session.topic_count > 0 and not for_subscribers[name] then
     return resp.error(("ERR Can't execute '%s': only SUBSCRIBE, UNSUBSCRIBE, PING and QUIT are allowed here")

@@ -72,15 +72,15 @@ end
 
 -- Headers by their numbers and numbers by their headers, "$3\r\n" and "*3\r\n", as far as
 -- they are in use every day: looking them up takes less time than making them.
-local bulk_header, number_of = {}, {}
+local bulk_header, bulk_length, array_length = {}, {}, {}
 for n = 0, 511 do
   bulk_header[n] = ("$%d\r\n"):format(n)
-  number_of[bulk_header[n]], number_of[("*%d\r\n"):format(n)] = n, n
+  bulk_length[bulk_header[n]], array_length[("*%d\r\n"):format(n)] = n, n
 end
 
 -- The number in a header; nil: there is none.
 local function number_in(header)
-  return number_of[header] or tonumber(match(header, "^.(%-?%d+)\r\n$"))
+  return tonumber(match(header, "^.(%-?%d+)\r\n$"))
 end
 
 -- Why there is no line: nil where it was the end, or what is wrong with it.
@@ -105,16 +105,20 @@ local function bulk_size(stream, header, errno, most)
 end
 
 local function read_array(stream, header)
-  local count = number_in(header)
+  local count = array_length[header] or number_in(header)
   if not count or count > M.ARGS_MAX then
     return nil, "invalid multibulk length"
   end
   local args, left = { nil, nil, nil, nil }, M.COMMAND_MAX -- with room for the usual
   for i = 1, count do
     local head, _, errno = stream:read "L"
-    local size, complaint = bulk_size(stream, head, errno, left < M.BULK_MAX and left or M.BULK_MAX)
-    if not size then
-      return nil, complaint
+    local size = bulk_length[head]
+    if not size or size > left then
+      local complaint
+      size, complaint = bulk_size(stream, head, errno, left < M.BULK_MAX and left or M.BULK_MAX)
+      if not size then
+        return nil, complaint
+      end
     end
     local bulk, behind = stream:read(size, 2)
     if behind ~= "\r\n" then -- or the client has left in the middle of it
