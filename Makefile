@@ -45,6 +45,12 @@ timeout_asan     := 1200
 timeout_gcstress := 1200
 timeout_valgrind := 3600
 
+# And until one of its files is.
+limit_         := 150
+limit_asan     := 400
+limit_gcstress := 400
+limit_valgrind := 1200
+
 # ------------------------------------------------------------------- files
 
 core_src  := $(wildcard c/*.c)
@@ -193,16 +199,16 @@ bench: deps $(built) $(bench_bin) $(helpers)
 # -------------------------------------------------------------------- test
 
 # busted is a script for `lua`, which may be any version: it is handed to
-# ours. The timeout is for a hang. PATH lets a Lua that a spec starts be the
+# ours. The timeouts are for a hang. PATH lets a Lua that a spec starts be the
 # variant's too.
 test: deps $(built) $(helpers) $(if $(filter asan,$(VARIANT)),$(asan_lua))
 	@LUA_PATH='$(lua_path);$(path_tail)' \
 	LUA_CPATH='$(test_cpath);$(cpath_tail)' \
 	PATH="$(CURDIR)/$(B)/bin:$$PATH" \
-	timeout --foreground -k 10 $(SUITE_TIMEOUT) env $(run_$(VARIANT)) \
-	  "$$(command -v busted)" --ignore-lua \
-	  --lpath='$(lua_path)' --cpath='$(test_cpath)' \
-	  $(ARGS) $(or $(SPEC),$(specs))
+	LPATH='$(lua_path)' CPATH='$(test_cpath)' \
+	RUN='env $(run_$(VARIANT))' ARGS='$(ARGS)' JOBS='$(JOBS)' LIMIT='$(limit_$(VARIANT))' \
+	timeout --foreground -k 10 $(SUITE_TIMEOUT) \
+	  sh spec/support/suite.sh $(or $(SPEC),$(specs))
 
 asan gcstress valgrind: deps
 	@$(MAKE) test VARIANT=$@
