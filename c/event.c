@@ -34,6 +34,8 @@ static bool grow_anchors(lua_State *L, struct ring *ring)
 {
   struct event_table *t = &ring->events;
   unsigned chunks, old;
+  if (ring->state != RING_OPEN)
+    return false;
   if (t->room >= (t->nchunks + 1) * EVENT_CHUNK)
     return true;
   do {
@@ -200,7 +202,7 @@ void event_table_close(lua_State *L, struct core *core, struct event_table *t)
   mem_free(core, t->chunks, t->nchunks * sizeof *t->chunks);
   t->chunks = NULL;
   t->free = NULL;
-  t->nchunks = t->used = 0;
+  t->nchunks = t->used = t->room = 0;
   luaL_unref(L, LUA_REGISTRYINDEX, t->anchors);
   t->anchors = LUA_NOREF;
 }
