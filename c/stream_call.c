@@ -85,22 +85,31 @@ void stream_interrupt(struct stream *s)
   }
 }
 
+/* Where what came of an operation is, or will be; NULL: nobody has it. */
+static struct outcome *outcome_of(lua_State *L, const struct stream *s,
+                                  unsigned lane, const struct event *e)
+{
+  struct task *owner = s->lanes[lane].owner;
+  if (e != NULL)
+    return e->task != NULL ? &e->task->outcome
+           : e->op != NULL ? &e->op->outcome
+                           : NULL;
+  return task_exists(L, s->core, owner) ? &owner->outcome : NULL;
+}
+
 void stream_end_operation(lua_State *L, struct stream *s, unsigned lane)
 {
   const uint64_t operation = s->lanes[lane].operation;
   struct ring *home = s->core->home;
-  struct outcome *o = NULL;
-  struct event *e = NULL;
-  s->lanes[lane].operation = USER_DATA_NONE;
-  if (operation != USER_DATA_NONE && home != NULL && home->state == RING_OPEN)
-    e = event_find(&home->events, operation);
-  if (e == NULL)
+  struct outcome *o;
+  struct event *e;
+  if (operation == USER_DATA_NONE || home == NULL || home->state != RING_OPEN)
     return;
-  if (e->task != NULL)
-    o = &e->task->outcome;
-  else if (e->op != NULL)
-    o = &e->op->outcome;
-  ring_cancel(home, e);
+  s->lanes[lane].operation = USER_DATA_NONE;
+  e = event_find(&home->events, operation);
+  o = outcome_of(L, s, lane, e);
+  if (e != NULL)
+    ring_cancel(home, e);
   while (event_find(&home->events, operation) != NULL)
     if (ring_step(L, home, true, UINT64_MAX) < 0)
       return;

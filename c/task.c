@@ -317,6 +317,19 @@ void task_push(lua_State *L, const struct task *t)
   lua_remove(L, -2);
 }
 
+bool task_exists(lua_State *L, const struct core *core, const void *t)
+{
+  bool found = false;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, core->tasks_ref);
+  for (unsigned i = 1; i <= core->sched.tasks_cap && !found; i++) {
+    lua_rawgeti(L, -1, i);
+    found = lua_touserdata(L, -1) == t && t != NULL;
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+  return found;
+}
+
 void task_push_extra(lua_State *L, int index, enum task_extra which)
 {
   if (lua_getiuservalue(L, index, TASK_EXTRA) != LUA_TTABLE)

@@ -92,6 +92,9 @@ void task_set_extra(lua_State *L, int index, enum task_extra which);
 /* Pushes the userdata of a task that has not ended. */
 void task_push(lua_State *L, const struct task *t);
 
+/* Is this a task that has not ended?  It may be anything. */
+bool task_exists(lua_State *L, const struct core *core, const void *t);
+
 /* For how long it has been parked: nanoseconds, to within some milliseconds,
 ** modulo 52 days. */
 uint64_t task_parked_for(const struct task *t, uint64_t now);

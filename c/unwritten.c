@@ -10,7 +10,9 @@
 #include <unistd.h>
 
 #include "event.h"
+#include "ring.h"
 #include "stream_call.h"
+#include "timer.h"
 
 /* The cores of the process.  Only this list is shared by threads: what a core
 ** has belongs to the thread that made it. */
@@ -79,6 +81,52 @@ void unwritten_try(struct stream *s)
   }
 }
 
+/* How long the kernel is given at exit for what it is writing already. */
+#define LAST_WAIT_NS 1000000000u
+
+/* At exit nobody reaps any more: waits until the kernel is done with an
+** operation, and counts what that has written of the buffer.  False: it is
+** not, or nobody knows what has come of it. */
+static bool count_in(struct stream *s, struct ring *r, uint64_t user_data)
+{
+  const uint64_t deadline = now_ns() + LAST_WAIT_NS;
+  for (;;) {
+    const struct io_uring_cqe *cqe;
+    unsigned head, seen = 0;
+    io_uring_for_each_cqe(&r->io, head, cqe)
+    {
+      size_t n = cqe->res > 0 ? (size_t)cqe->res : 0;
+      seen++;
+      if (cqe->user_data != user_data)
+        continue;
+      s->out.first +=
+          (unsigned)(n < output_size(&s->out) ? n : output_size(&s->out));
+      return true;
+    }
+    if (now_ns() >= deadline)
+      return false;
+    (void)r->driver->enter(r, 0, seen + 1, IORING_ENTER_GETEVENTS, deadline);
+  }
+}
+
+/* May what is in the buffer be written now?  An operation that the kernel has
+** not seen it never will. */
+static bool is_ours(struct stream *s)
+{
+  const uint64_t operation =
+      s->lanes[stream_is_file(s) ? LANE_READ : LANE_WRITE].operation;
+  struct ring *home = s->core->home;
+  const struct event *e;
+  if (operation == USER_DATA_NONE)
+    return true;
+  if (home == NULL || home->state != RING_OPEN)
+    return false;
+  e = event_find(&home->events, operation);
+  if (e == NULL)
+    return false;
+  return !ring_published(home, e) || count_in(s, home, operation);
+}
+
 /* Runs in exit(3). */
 static void write_all(void)
 {
@@ -88,7 +136,7 @@ static void write_all(void)
     if (!pthread_equal(core->thread, self) || core->pid != getpid())
       continue;
     for (struct stream *s = core->unwritten; s != NULL; s = s->next)
-      if (!is_under_way(s))
+      if (has_some(s) && is_ours(s))
         unwritten_write(s);
   }
   pthread_mutex_unlock(&lock);

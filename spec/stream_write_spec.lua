@@ -427,23 +427,25 @@ describe("a buffered file", function()
     assert.are.equal("dropped kept 1", slurp(path))
   end)
 
-  it("that is being written when the state ends is written once", function()
-    for i = 0, 3 do
-      local path = helper.tmpname ""
-      local output, status = helper.script(([[
-        local uring = require "uring"
-        uring.run(function()
-          local file = uring.open(%q, "w")
-          file:write "once"
-          uring.spawn(function() file:flush() end)
-          for _ = 1, %d do uring.yield() end
-          os.exit(0, true)
-        end)
-      ]]):format(path, i))
-      assert.are.same({ "", 0 }, { output, status })
-      assert.are.equal("once", slurp(path))
-    end
-  end)
+  for _, ending in ipairs { "os.exit(0, true)", "os.exit(0)" } do
+    it("that is being written at " .. ending .. " is written once", function()
+      for i = 0, 3 do
+        local path = helper.tmpname ""
+        local output, status = helper.script(([[
+          local uring = require "uring"
+          uring.run(function()
+            local file = uring.open(%q, "w")
+            file:write "once"
+            uring.spawn(function() file:flush() end)
+            for _ = 1, %d do uring.yield() end
+            %s
+          end)
+        ]]):format(path, i, ending))
+        assert.are.same({ "", 0 }, { output, status })
+        assert.are.equal("once", slurp(path))
+      end
+    end)
+  end
 
   it("is read where it was written, and written where it was read", function()
     local path = helper.tmpname "0123456789"
