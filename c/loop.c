@@ -16,6 +16,9 @@
 /* How often, at most, garbage is collected for the sake of empty pools. */
 #define COLLECT_NS 100000000u
 
+/* Turns that wait for nothing are too many to look at the clock in each. */
+#define CLOCK_MASK 31u
+
 /* How long deadlines that follow one another gather: what the kernel allows
 ** itself for the timers of any thread; and the longer the more of them came
 ** together last time, up to half a millisecond, since going to sleep and
@@ -134,7 +137,8 @@ static int turn_home(lua_State *L, struct core *core, struct ring *r,
   if (rc == 0) {
     worker_collect(core);
     tasks_wake_due(core);
-    s->turned_ns = now_coarse_ns();
+    if (idle || (++s->turns & CLOCK_MASK) == 0)
+      s->turned_ns = now_coarse_ns();
     tasks_run_ready(L, core);
   }
   return rc;
@@ -156,7 +160,8 @@ void loop_turn(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
   }
   if (r == core->home && core->workers != NULL) {
     unsigned jobs = worker_jobs(core);
-    nap_ns = worker_turn(core, r);
+    uint64_t look_ns = worker_turn(core, r);
+    nap_ns = look_ns < nap_ns ? look_ns : nap_ns;
     wait = wait && worker_jobs(core) == jobs; /* one that is back may be it */
   }
   if (wait && core->starving > 0 && queue_empty(&s->ready)) {
@@ -165,7 +170,9 @@ void loop_turn(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
     if (core->collect_at < nap_ns)
       nap_ns = core->collect_at;
   }
-  if (wait && deadline_ns == UINT64_MAX && !check_not_stuck(L, core, r))
+  if (wait && deadline_ns == UINT64_MAX &&
+      (r != core->home || queue_empty(&s->ready)) &&
+      !check_not_stuck(L, core, r))
     return;
   deadline_ns = nap_ns < deadline_ns ? nap_ns : deadline_ns;
   if (r != core->home) {
