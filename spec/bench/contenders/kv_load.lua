@@ -15,16 +15,19 @@ local function cpu()
 end
 
 local function benchmark(test, n)
-  local csv = ask(("redis-benchmark -p %d -P %d -n %d -t %s --csv"):format(port, pipeline, n, test))
+  local csv = ask(("timeout 60 redis-benchmark -p %d -P %d -n %d -t %s --csv"):format(port, pipeline, n, test))
   local rate = csv:match '\n"%u+","([%d.]+)"'
   if not rate then error("redis-benchmark says: " .. csv, 0) end
   return n / tonumber(rate)
 end
 
-for _ = 1, 200 do -- until it listens
-  if ask(("redis-cli -p %d ping"):format(port)):find "PONG" then break end
+local listens = false
+for _ = 1, 200 do
+  listens = ask(("timeout 1 redis-cli -p %d ping"):format(port)):find "PONG"
+  if listens then break end
   os.execute "sleep 0.02"
 end
+if not listens then error("nobody answers on port " .. port, 0) end
 benchmark("set,get", requests // 10)
 local before = cpu()
 local wall = benchmark("set", requests) + benchmark("get", requests)

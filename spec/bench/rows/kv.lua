@@ -6,7 +6,7 @@ local SERVERS = {
   redis = [[redis-server --port $port --save "" --appendonly no --loglevel warning >/dev/null]],
 }
 -- It says where it will listen; whoever drives it waits for that.
-local START = [[sh -c 'port=$((20000 + $$ %% 20000)); echo pid=$$ port=$port; exec %s']]
+local START = [[sh -c 'port=$((20000 + $$ %% 10000)); echo pid=$$ port=$port; exec %s']]
 
 return function(h, pipeline)
   pipeline = pipeline or 1
