@@ -16,9 +16,6 @@
 /* How often, at most, garbage is collected for the sake of empty pools. */
 #define COLLECT_NS 100000000u
 
-/* Turns that wait for nothing are too many to look at the clock in each. */
-#define CLOCK_MASK 31u
-
 /* How long deadlines that follow one another gather: what the kernel allows
 ** itself for the timers of any thread; and the longer the more of them came
 ** together last time, up to half a millisecond, since going to sleep and
@@ -137,8 +134,7 @@ static int turn_home(lua_State *L, struct core *core, struct ring *r,
   if (rc == 0) {
     worker_collect(core);
     tasks_wake_due(core);
-    if (idle || (++s->turns & CLOCK_MASK) == 0)
-      s->turned_ns = now_coarse_ns();
+    s->turned_ns = now_coarse_ns();
     tasks_run_ready(L, core);
   }
   return rc;

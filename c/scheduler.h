@@ -36,7 +36,6 @@ struct sched {
   unsigned tasks_cap;  /* slots in the table of tasks */
   unsigned free_slot;  /* head of the free slots, 0 for none */
   unsigned selects;    /* where the last one began, see channel.c */
-  unsigned turns;      /* that have run tasks without waiting */
   uint64_t turned_ns;  /* when the last turn began to run tasks, coarsely */
   bool turning;        /* a turn of the home ring is under way */
 };
