@@ -372,7 +372,7 @@ static void release(lua_State *L, struct task *t)
 
 /* The message handler of every task: notes the traceback while the stack of
 ** the error is still there.  The error itself passes unchanged. */
-static int note_traceback(lua_State *L)
+int task_note_traceback(lua_State *L)
 {
   struct core *core = core_of(L);
   struct task *t = core->sched.current;
@@ -401,18 +401,16 @@ static int task_finish(lua_State *L, int status, lua_KContext ctx)
   return 1;
 }
 
-/* The body of every task: task, function, arguments.  The protected call is
-** here, inside the coroutine, so that <close> variables of a failing function
-** are closed where they can still await.  The task stays on the stack: the
-** continuations refer to it, and a child of fork may still resume them. */
+/* The body of every task: task, handler, function, arguments.  The protected
+ *call is
+ ** here, inside the coroutine, so that <close> variables of a failing function
+ ** are closed where they can still await.  The task stays on the stack: the
+ ** continuations refer to it, and a child of fork may still resume them. */
 int task_main(lua_State *L)
 {
   struct task *t = lua_touserdata(L, 1);
-  int status;
-  lua_pushcfunction(L, note_traceback);
-  lua_insert(L, 2);
-  status = lua_pcallk(L, lua_gettop(L) - 3, LUA_MULTRET, 2, (lua_KContext)t,
-                      task_finish);
+  int status = lua_pcallk(L, lua_gettop(L) - 3, LUA_MULTRET, 2,
+                          (lua_KContext)t, task_finish);
   return task_finish(L, status, (lua_KContext)t);
 }
 

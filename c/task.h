@@ -175,10 +175,12 @@ void tasks_let_go(lua_State *L, struct core *core);
 /* Forgets every task without running it: in a child of fork. */
 void tasks_abandon(lua_State *L, struct core *core);
 
-/* Between task.c and task_object.c: the body of every coroutine; anchoring a
+/* Between task.c and task_object.c: the body of every coroutine and its
+*message handler; anchoring a
 ** new task, which is on the top of the stack; the ready queue; leaving
 ** whatever queue it stands in; the registry key of the `cancelled` object. */
 int task_main(lua_State *L);
+int task_note_traceback(lua_State *L);
 void task_anchor(lua_State *L, struct task *t);
 void task_make_ready(struct task *t);
 void task_leave_queue(struct task *t);

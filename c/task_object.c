@@ -36,14 +36,15 @@ static int spawn(lua_State *L, struct core *core, struct scope *scope)
   lua_setiuservalue(L, -2, TASK_THREAD);
   lua_pushvalue(L, 1);
   lua_setiuservalue(L, -2, TASK_SCOPE);
-  if (nargs + 3 > LUA_MINSTACK && !lua_checkstack(t->co, nargs + 3))
+  if (nargs + 4 > LUA_MINSTACK && !lua_checkstack(t->co, nargs + 4))
     return luaL_error(L, "too many arguments to a task");
-  lua_insert(L, 2); /* scope; task; fn; args */
   lua_pushcfunction(t->co, task_main);
-  lua_pushvalue(L, 2);
-  lua_insert(L, 3);
-  lua_xmove(L, t->co, nargs + 2);
-  t->nargs = nargs + 2;
+  lua_pushvalue(L, -1);
+  lua_xmove(L, t->co, 1);
+  lua_pushcfunction(t->co, task_note_traceback);
+  lua_insert(L, 2); /* scope; task; fn; args */
+  lua_xmove(L, t->co, nargs + 1);
+  t->nargs = nargs + 3;
   if (core->has_locals)
     locals_inherit(L, t);
   task_anchor(L, t);
