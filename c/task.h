@@ -176,9 +176,9 @@ void tasks_let_go(lua_State *L, struct core *core);
 void tasks_abandon(lua_State *L, struct core *core);
 
 /* Between task.c and task_object.c: the body of every coroutine and its
-*message handler; anchoring a
-** new task, which is on the top of the stack; the ready queue; leaving
-** whatever queue it stands in; the registry key of the `cancelled` object. */
+ *message handler; anchoring a
+ ** new task, which is on the top of the stack; the ready queue; leaving
+ ** whatever queue it stands in; the registry key of the `cancelled` object. */
 int task_main(lua_State *L);
 int task_note_traceback(lua_State *L);
 void task_anchor(lua_State *L, struct task *t);
