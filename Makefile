@@ -189,7 +189,7 @@ env: deps $(built)
 	@echo "unset LUA_PATH_5_4 LUA_CPATH_5_4"
 	@echo "export LUA_PATH='$(lua_path);$(path_tail)'"
 	@echo "export LUA_CPATH='$(lua_cpath);$(cpath_tail)'"
-	@echo "export PATH='$(CURDIR)/bin':\"\$$PATH\""
+	@echo "export PATH='$(CURDIR)/lua/bin':\"\$$PATH\""
 
 bench: deps $(built) $(bench_bin) $(helpers)
 	@LUA_PATH='$(lua_path);$(path_tail)' \
@@ -234,7 +234,7 @@ $(asan_lua): Makefile | deps
 
 # -------------------------------------------------------------------- lint
 
-lint_lua := $(wildcard lua spec examples bin rockspec/*.rockspec)
+lint_lua := $(wildcard lua lua/bin/uring spec examples rockspec/*.rockspec)
 
 lint: lint-rockspec lint-docs lint-lua lint-format lint-compile lint-cppcheck lint-tidy
 
@@ -276,8 +276,8 @@ doc: deps $(built)
 	@mkdir -p build/doc
 	ldoc --quiet --ignore --project uring --title uring --dir build/doc/html \
 	  lua/uring
-	$(in_place) $(LUA) bin/uring --reference >build/doc/reference.md
-	$(in_place) $(LUA) bin/uring --types >build/doc/uring.d.lua
+	$(in_place) $(LUA) lua/bin/uring --reference >build/doc/reference.md
+	$(in_place) $(LUA) lua/bin/uring --types >build/doc/uring.d.lua
 	@echo "doc: build/doc/html/index.html, build/doc/reference.md," \
 	  "build/doc/uring.d.lua"
 
@@ -293,10 +293,10 @@ install: deps $(built)
 	{ echo '#!/usr/bin/env $(LUA)'; \
 	  echo 'package.path = "$(PREFIX)/share/lua/5.4/?.lua;$(PREFIX)/share/lua/5.4/?/init.lua;" .. package.path'; \
 	  echo 'package.cpath = "$(PREFIX)/lib/lua/5.4/?.so;" .. package.cpath'; \
-	  tail -n +2 bin/uring; } >"$(BINDIR)/uring"
+	  tail -n +2 lua/bin/uring; } >"$(BINDIR)/uring"
 	chmod 755 "$(BINDIR)/uring"
 	install -d "$(DESTDIR)$(PREFIX)/share/uring/types"
-	$(in_place) $(LUA) bin/uring --types \
+	$(in_place) $(LUA) lua/bin/uring --types \
 	  >"$(DESTDIR)$(PREFIX)/share/uring/types/uring.d.lua"
 
 # luarocks compiles beside the sources, so it works on a copy; what it
@@ -304,7 +304,7 @@ install: deps $(built)
 rock: deps
 	@set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
 	mkdir "$$tmp/src" "$$tmp/elsewhere"; \
-	cp -R c lua $(wildcard bin) rockspec Makefile LICENSE "$$tmp/src"; \
+	cp -R c lua rockspec Makefile LICENSE "$$tmp/src"; \
 	cd "$$tmp/src"; \
 	luarocks --lua-version 5.4 make --deps-mode none --tree "$$tmp/tree" \
 	  rockspec/uring-scm-1.rockspec; \

@@ -181,7 +181,7 @@ build = {
     },
   },
   install = {
-    bin = { uring = "bin/uring" },
+    bin = { uring = "lua/bin/uring" },
   },
 }
 

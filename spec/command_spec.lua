@@ -17,7 +17,7 @@ local function shell(line)
 end
 
 local function uring(arguments)
-  return shell("lua5.4 bin/uring " .. arguments)
+  return shell("lua5.4 lua/bin/uring " .. arguments)
 end
 
 local function script(text)
@@ -117,7 +117,7 @@ describe("uring", function()
   end)
 
   it("is ended by Ctrl-C", function()
-    local t <close> = terminal.open "exec lua5.4 bin/uring -e 'print \"go\" uring.sleep(60)'"
+    local t <close> = terminal.open "exec lua5.4 lua/bin/uring -e 'print \"go\" uring.sleep(60)'"
     t:expect "go"
     t:rest(0.1)
     t:send "\3"
@@ -126,7 +126,7 @@ describe("uring", function()
   end)
 
   it("is ended by Ctrl-C where a task loops", function()
-    local t <close> = terminal.open [[exec lua5.4 bin/uring -e '
+    local t <close> = terminal.open [[exec lua5.4 lua/bin/uring -e '
       local g <close> = setmetatable({}, { __close = function() print "closed" end })
       print "go" while true do end']]
     t:expect "go"
@@ -139,7 +139,7 @@ describe("uring", function()
   end)
 
   it("is ended by a second Ctrl-C in any case", function()
-    local t <close> = terminal.open "exec lua5.4 bin/uring -e 'print \"go\" uring.shield(uring.sleep, 60)'"
+    local t <close> = terminal.open "exec lua5.4 lua/bin/uring -e 'print \"go\" uring.shield(uring.sleep, 60)'"
     t:expect "go"
     t:rest(0.05)
     t:send "\3"

@@ -8,7 +8,7 @@ local chunk = require "uring.prompt.chunk"
 -- @treturn string what it printed, on both streams
 local function session(lines, arguments)
   local path = helper.tmpname(lines)
-  local pipe = assert(io.popen(("XDG_STATE_HOME=/dev/null/none timeout -k 1 30 lua5.4 bin/uring -i %s <%s 2>&1")
+  local pipe = assert(io.popen(("XDG_STATE_HOME=/dev/null/none timeout -k 1 30 lua5.4 lua/bin/uring -i %s <%s 2>&1")
     :format(arguments or "", path)))
   local output = pipe:read "a"
   local ok, _, status = pipe:close()
@@ -230,7 +230,7 @@ function handler() error "the handler failed" end
 tell() uring.sleep(0.4)
 server:status()
 ]]):format(address))
-    local running = io.popen("XDG_STATE_HOME=/dev/null/none timeout 20 lua5.4 bin/uring -i <" .. inputs .. " 2>&1")
+    local running = io.popen("XDG_STATE_HOME=/dev/null/none timeout 20 lua5.4 lua/bin/uring -i <" .. inputs .. " 2>&1")
     local function ask()
       local where
       helper.eventually(function()

@@ -470,7 +470,7 @@ describe("the prompt on a terminal", function()
 
   it("leaves the terminal as it was", function()
     local t <close> = terminal.open(
-      "stty -a >/tmp/$$.before; TERM=xterm XDG_STATE_HOME=/dev/null/none lua5.4 bin/uring; stty -a >/tmp/$$.after; "
+      "stty -a >/tmp/$$.before; TERM=xterm XDG_STATE_HOME=/dev/null/none lua5.4 lua/bin/uring; stty -a >/tmp/$$.after; "
       .. "cmp /tmp/$$.before /tmp/$$.after && echo same; rm /tmp/$$.before /tmp/$$.after")
     t:expect "1> "
     t:type "uring.spawn(function() uring.sleep(0.05) os.exit(0) end) and 1\n" -- while the line is readline's

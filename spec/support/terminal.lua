@@ -31,7 +31,8 @@ end
 function M.prompt(given)
   given = given or {}
   local term = given.plain and "dumb" or "xterm"
-  local self = M.open(("%s exec env TERM=%s XDG_STATE_HOME='%s' LC_ALL=C.UTF-8 INPUTRC=/dev/null lua5.4 bin/uring %s")
+  local self = M.open(
+    ("%s exec env TERM=%s XDG_STATE_HOME='%s' LC_ALL=C.UTF-8 INPUTRC=/dev/null lua5.4 lua/bin/uring %s")
     :format(given.before or "", term, given.state or "/dev/null/none", given.arguments or ""),
     given.rows, given.columns)
   self:expect "1> "

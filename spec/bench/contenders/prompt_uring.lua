@@ -29,7 +29,7 @@ end)
 print(("port=%s."):format(listener:address():match "%d+$"))]]
 
 local lua = arg[-1]
-local fd, pid = testkit.terminal(("exec env TERM=xterm LC_ALL=C.UTF-8 XDG_STATE_HOME=/dev/null/none '%s' bin/uring")
+local fd, pid = testkit.terminal(("exec env TERM=xterm LC_ALL=C.UTF-8 XDG_STATE_HOME=/dev/null/none '%s' lua/bin/uring")
   :format(lua))
 local text = ""
 

@@ -36,7 +36,7 @@ return function(h)
     unit = "start",
     figures = { "extra" },
     contenders = {
-      { name = "uring", measure = measure(h.lua .. " bin/uring", "1> $") },
+      { name = "uring", measure = measure(h.lua .. " lua/bin/uring", "1> $") },
       { name = "lua", measure = measure(h.lua, "> $") },
     },
     budgets = { { peer = "lua", figure = "extra", at_most = 15 } },
