@@ -320,15 +320,11 @@ end
 
 -- The accept that goes on is ended first; what it has accepted and nobody was
 -- given is closed.
-local function stop(flow)
-  local _ <close> = flow
-end
-
 local function close(self, descriptor)
   local flow = self.flow
   self.flow = nil
   if flow then
-    stop(flow)
+    socket.stop(flow)
   end
   if self.identity and identity(self.path) == self.identity then
     op.unlinkat(nil, self.path, 0)

@@ -75,6 +75,12 @@ function M.set_options(fd, address, given)
   return ok, message, errno
 end
 
+--- Ends an operation that goes on and on, and waits for its end.  What it has
+-- brought and nobody was given is let go of.
+function M.stop(flow)
+  local _ <close> = flow
+end
+
 --- Closes the descriptor of an object that has a `number` and counts operations
 -- that are in flight as `busy`.  Closing a descriptor ends nothing that uses it:
 -- that is cancelled first.

@@ -360,15 +360,11 @@ function methods:fd()
   return self.number
 end
 
-local function stop(flow)
-  local _ <close> = flow
-end
-
 local function close(self, descriptor)
   local flow, pool = self.flow, self.pool
   self.flow, self.pool, self.spare = nil, nil, nil
   if flow then
-    stop(flow)
+    socket.stop(flow)
   end
   if pool then
     pool:close()
