@@ -2,6 +2,7 @@
 -- closing at each step, several readers.
 
 local helper = require "spec.support.helper"
+local streams = require "spec.support.streams"
 local uring = require "uring"
 
 local errno = uring.errno
@@ -10,39 +11,7 @@ local function pack(...)
   return table.pack(...)
 end
 
--- Runs fn as a task; a hang becomes a failure.
-local function run(fn)
-  return uring.run(function()
-    local dog = uring.spawn(function()
-      uring.sleep(helper.slow and 60 or 10)
-      error("it hangs", 0)
-    end)
-    local results = pack(uring.run(fn))
-    dog:cancel()
-    return table.unpack(results, 1, results.n)
-  end)
-end
-
-local function tcp()
-  local listener <close> = assert(uring.listen "127.0.0.1:0")
-  local client = assert(uring.connect(listener:address()))
-  return client, assert(listener:accept())
-end
-
-local kinds = {
-  pipe = function()
-    local r, w = assert(uring.pipe())
-    return w, r
-  end;
-  socketpair = function() return assert(uring.socketpair()) end;
-  TCP = tcp;
-}
-
-local function close(...)
-  for _, stream in ipairs { ... } do
-    assert.is_true(stream:close())
-  end
-end
+local run, kinds, close = streams.run, streams.kinds, streams.close
 
 -- Writes text in pieces of n bytes, each as a read of its own.
 local function drip(w, text, n)
