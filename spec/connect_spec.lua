@@ -268,14 +268,13 @@ describe("connect", function()
     local output, status = helper.script [[
       local uring = require "uring"
       local testkit = require "testkit"
-      for fd = 3, 1023 do testkit.close(fd) end -- inherited
       uring.run(function()
         local listener = assert(uring.listen "127.0.0.1:0")
         local name = "localhost:" .. listener:address():match ":(%d+)$"
         for spare = 0, 12 do
           collectgarbage() collectgarbage()
           local before = testkit.fds()
-          testkit.limit_fds(before + spare)
+          testkit.spare_fds(spare)
           local client, message = uring.connect(name)
           if client then
             client:close()

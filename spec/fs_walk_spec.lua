@@ -265,7 +265,7 @@ describe("directories", function()
       local text, status = helper.script(([[
         local uring, testkit = require "uring", require "testkit"
         uring.sleep(0)
-        testkit.limit_fds(testkit.fds() + 4)
+        testkit.spare_fds(4)
         local n, errors, other = 0, 0, 0
         for path, kind, message, code in uring.fs.walk(%q) do
           n = n + 1

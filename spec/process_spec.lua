@@ -329,7 +329,7 @@ describe("a process", function()
         uring.sleep(0)
         local used = testkit.fds()
         local messages = {}
-        testkit.limit_fds(used + 12)
+        testkit.spare_fds(12)
         local taken = {}
         for left = 12, 0, -1 do
           local process, message, errno = uring.process.spawn {

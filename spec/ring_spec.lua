@@ -492,7 +492,7 @@ describe("ring", function()
     it("for lack of descriptors names that limit", function()
       local output, status = script [[
         local uring, testkit = require "uring", require "testkit"
-        testkit.limit_fds(testkit.fds() + 2)
+        testkit.spare_fds(2)
         local rings, message, number = {}
         repeat
           rings[#rings + 1], message, number = uring.ring { entries = 8 }

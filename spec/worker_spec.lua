@@ -425,7 +425,7 @@ describe("jobs in threads", function()
     it("a descriptor: the loop looks after them by itself", function()
       local output, status = script [[
         uring.sleep(0)
-        testkit.limit_fds(testkit.fds())
+        testkit.spare_fds(0)
         uring.run(function()
           local tasks = {}
           for i = 1, 20 do tasks[i] = uring.spawn(core.nap, 0.002) end

@@ -29,11 +29,27 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* fds() -> how many descriptors this process has open */
+/* Sets how many descriptors there may be, numbered from 0; gives what it was. */
+static rlim_t set_max_fds(lua_State *L, rlim_t n)
+{
+  struct rlimit limit;
+  rlim_t before;
+  getrlimit(RLIMIT_NOFILE, &limit);
+  before = limit.rlim_cur;
+  limit.rlim_cur = n > limit.rlim_max ? limit.rlim_max : n;
+  if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+    luaL_error(L, "setrlimit: %s", strerror(errno));
+  return before;
+}
+
+/* fds() -> how many descriptors this process has open, even where there is none
+** left to count them with */
 static int fds(lua_State *L)
 {
+  rlim_t limit = set_max_fds(L, RLIM_INFINITY);
   DIR *d = opendir("/proc/self/fd");
   int n = 0;
+  set_max_fds(L, limit);
   if (d == NULL)
     return luaL_error(L, "/proc/self/fd: %s", strerror(errno));
   while (readdir(d) != NULL)
@@ -215,15 +231,25 @@ static int close_lua(lua_State *L)
   return 0;
 }
 
-/* limit_fds(n): this process has at most n descriptors from now on, until the
+/* limit_fds(n): descriptors of this process are below n from now on, until the
 ** next call */
 static int limit_fds(lua_State *L)
 {
-  struct rlimit limit;
-  getrlimit(RLIMIT_NOFILE, &limit);
-  limit.rlim_cur = (rlim_t)luaL_checkinteger(L, 1);
-  if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
-    return luaL_error(L, "setrlimit: %s", strerror(errno));
+  set_max_fds(L, (rlim_t)luaL_checkinteger(L, 1));
+  return 0;
+}
+
+/* spare_fds(n): this process can open n more descriptors from now on, until the
+** next call, whichever it has inherited */
+static int spare_fds(lua_State *L)
+{
+  lua_Integer n = luaL_checkinteger(L, 1);
+  int fd = 0;
+  for (; n > 0; fd++)
+    n -= fcntl(fd, F_GETFD) < 0;
+  while (fcntl(fd, F_GETFD) >= 0)
+    fd++;
+  set_max_fds(L, (rlim_t)fd);
   return 0;
 }
 
@@ -523,6 +549,7 @@ static const luaL_Reg functions[] = {
     {"getuid", getuid_lua},
     {"become_nobody", become_nobody},
     {"limit_fds", limit_fds},
+    {"spare_fds", spare_fds},
     {"terminal", terminal},
     {"resize", resize},
     {"read", read_lua},
