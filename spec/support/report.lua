@@ -17,7 +17,7 @@ return function(options)
   local notes              -- what to print below its line
   local current            -- full name of the newest test, for its hooks
   local reason             -- why it is pending
-  local blamed = {}        -- names of all that failed, for the end
+  local blamed = {}        -- what failed, and why, for the end
   local started
 
   local function write(...)
@@ -55,8 +55,9 @@ return function(options)
   local function blame(kind, element, message, trace)
     failed = failed + 1
     local name = name_of(element)
-    blamed[#blamed + 1] = (file and file.name .. ": " or "") .. name
-    local lines = { ("  %s: %s%s"):format(kind, name, where(element.trace or trace)), indent(text_of(message)) }
+    local text = indent(text_of(message))
+    blamed[#blamed + 1] = ("%s%s\n%s"):format(file and file.name .. ": " or "", name, text)
+    local lines = { ("  %s: %s%s"):format(kind, name, where(element.trace or trace)), text }
     local traceback = trace and trace.traceback
     if traceback and traceback:find "%S" then
       lines[#lines + 1] = indent((traceback:gsub("^\n+", "")))

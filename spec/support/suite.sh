@@ -22,7 +22,7 @@ ordered "$@" | xargs -P "${JOBS:-$(nproc)}" -I FILE sh -c '
   timeout --foreground -k 10 "$LIMIT" $RUN "$(command -v busted)" --ignore-lua --lpath="$LPATH" --cpath="$CPATH" ${ARGS-} "$1" >"$log" 2>&1
   status=$?
   grep -q "^[0-9]* passed, " "$log" || echo "$1 has ended with status $status" >>"$results/failed"
-  [ $status = 0 ] || sed -n "s/^  \(spec.*\)/\1/p" "$log" >>"$results/failed"
+  [ $status = 0 ] || sed -n "/^failed:$/,\$ s/^  //p" "$log" >>"$results/failed"
   sed "/^$/d; /^[0-9.]* s$/d; /^[0-9]* passed, /d; /^failed:$/,\$d" "$log"
 ' sh FILE
 
