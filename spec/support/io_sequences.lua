@@ -519,14 +519,6 @@ local function set_up(sequence)
   return dir
 end
 
-local function tear_down(sequence, dir)
-  for name in pairs(sequence.files) do
-    os.remove(dir .. "/" .. name)
-  end
-  os.remove(dir .. "/dir")
-  os.remove(dir)
-end
-
 local function close_all(world)
   local lib = world.lib
   for _, list in ipairs { world.files, world.others, { world.input }, { world.output } } do
@@ -563,7 +555,7 @@ function M.run(sequence, lib, type_name)
     left[name] = slurp(dir .. "/" .. name)
   end
   seen[#seen + 1] = left
-  tear_down(sequence, dir)
+  assert(uring.fs.remove(dir, { recursive = true }))
   return seen
 end
 
