@@ -76,6 +76,7 @@ void waiting_leave(struct task *t)
   if (t->places != &t->place)
     mem_free(t->core, t->places, t->nplaces * sizeof *t->places);
   t->nplaces = 0;
+  memset(&t->outcome, 0, sizeof t->outcome); /* it lies there again */
 }
 
 /* What the task waited for has come. */
@@ -83,7 +84,7 @@ static void grant(struct waiting *w, enum grant what)
 {
   struct task *t = w->task;
   t->granted = (uint8_t)what;
-  t->which = w->which;
+  t->which = (uint16_t)w->which;
   waiting_leave(t);
   task_make_ready(t);
 }
@@ -249,14 +250,21 @@ static void enter_as(struct waiting_list *list, struct waiting *w,
   enter_line(list, w);
 }
 
+/* Takes `n` places for a task that stands nowhere. */
+static void set_places(struct task *t, struct waiting *places, int n)
+{
+  t->places = places;
+  t->nplaces = (uint16_t)n;
+}
+
 static int wait_in_line(lua_State *L, struct task *t,
                         struct waiting_list *list, int value, lua_KFunction k)
 {
   luaL_checkstack(L, 4, "no room for a value to come");
+  outcome_clear(t->core, &t->outcome);
   enter_as(list, &t->place,
            (struct waiting){.task = t, .L = L, .value = value});
-  t->places = &t->place;
-  t->nplaces = 1;
+  set_places(t, &t->place, 1);
   return wait_there(L, t, k);
 }
 
@@ -465,8 +473,8 @@ static int wait_in_lines(lua_State *L, struct task *t, int n)
         value != 0 ? &c->senders : &c->receivers, &places[i],
         (struct waiting){.task = t, .L = L, .value = value, .which = i + 1});
   }
-  t->places = places;
-  t->nplaces = (unsigned)n;
+  outcome_clear(t->core, &t->outcome);
+  set_places(t, places, n);
   return wait_there(L, t, select_k);
 }
 

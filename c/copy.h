@@ -6,10 +6,10 @@
 ** copied by several such jobs side by side; lua/uring/fs/copy.lua sends them.
 **
 ** The first job of a directory opens it, makes the one it is copied to, reads
-*a
-** buffer of entries and copies the first few.  What is left of that buffer is
-** copied by further jobs, any number of them, each a range of entries; a job
-** that has moved many bytes ends early, so that others can share what is left.
+** a buffer of entries and copies the first few.  What is left of that buffer
+** is copied by further jobs, any number of them, each a range of entries; a
+** job that has moved many bytes ends early, so that others can share what is
+** left.
 **
 ** Jobs finish: a task that is cancelled unwinds when they have stopped, and
 ** they stop between files and between pieces of large ones.  A file that was

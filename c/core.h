@@ -27,36 +27,38 @@ struct stream;
 struct workers;
 
 struct core {
-  lua_State *L;             /* the main thread; lives as long as the core */
-  volatile unsigned *epoch; /* reads as 0 in a child of fork, see core.c */
-  unsigned epochs;          /* how many epochs there have been */
-  pid_t pid;                /* the process that the newest epoch began in */
-  struct ring *rings;       /* every ring not yet freed */
-  uint32_t opened;          /* rings so far */
-  unsigned starving;        /* operations that wait for a pool's buffer */
-  uint64_t collect_at;      /* when garbage may next be collected for them */
-  unsigned lingering;       /* rings that were dropped and are not quiet */
-  struct child *children;   /* processes that no object has any more */
-  uint64_t children_at_ns;  /* when they are looked after next */
-  struct ring *home;        /* the default ring: the one that runs tasks */
-  const void *buffer_meta;  /* identity of the metatable of Buffers */
-  const void *pool_meta;    /* and of Pools */
-  struct pool *stream_pool; /* of all streams, or NULL; see stream_io.c */
-  bool no_stream_pool;      /* this kernel has none */
-  struct stream *unwritten; /* those with an output, see unwritten.h */
-  struct core *next;        /* of the process */
-  pthread_t thread;         /* which has made it */
-  const void *options_meta; /* and of Options */
-  const void *options_last; /* the newest Options; NULL once collected */
-  int home_ref;             /* its userdata, in the registry */
-  int tasks_ref;            /* table index -> task, of those not ended */
-  int task_meta_ref;        /* the metatable of tasks */
-  int stream_meta_ref;      /* and of streams */
-  int breathe_ref;          /* an empty function, see core_breathe */
-  struct workers *workers;  /* threads for jobs, NULL: none yet */
-  bool has_locals;          /* uring.locals has been written to */
-  bool locals_shared;       /* the main chunk's, see locals.c */
-  bool closed;              /* lua_close has come by */
+  lua_State *L;              /* the main thread; lives as long as the core */
+  volatile unsigned *epoch;  /* reads as 0 in a child of fork, see core.c */
+  unsigned epochs;           /* how many epochs there have been */
+  pid_t pid;                 /* the process that the newest epoch began in */
+  struct ring *rings;        /* every ring not yet freed */
+  uint32_t opened;           /* rings so far */
+  unsigned starving;         /* operations that wait for a pool's buffer */
+  uint64_t collect_at;       /* when garbage may next be collected for them */
+  unsigned lingering;        /* rings that were dropped and are not quiet */
+  struct child *children;    /* processes that no object has any more */
+  uint64_t children_at_ns;   /* when they are looked after next */
+  struct ring *home;         /* the default ring: the one that runs tasks */
+  const void *buffer_meta;   /* identity of the metatable of Buffers */
+  const void *pool_meta;     /* and of Pools */
+  struct pool *stream_pool;  /* of all streams, or NULL; see stream_io.c */
+  bool no_stream_pool;       /* this kernel has none */
+  struct stream **unwritten; /* those with an output, see unwritten.h, */
+  unsigned unwritten_count;  /* which are so many, */
+  unsigned unwritten_room;   /* of at most so many */
+  struct core *next;         /* of the process */
+  pthread_t thread;          /* which has made it */
+  const void *options_meta;  /* and of Options */
+  const void *options_last;  /* the newest Options; NULL once collected */
+  int home_ref;              /* its userdata, in the registry */
+  int tasks_ref;             /* table index -> task, of those not ended */
+  int task_meta_ref;         /* the metatable of tasks */
+  int stream_meta_ref;       /* and of streams */
+  int breathe_ref;           /* an empty function, see core_breathe */
+  struct workers *workers;   /* threads for jobs, NULL: none yet */
+  bool has_locals;           /* uring.locals has been written to */
+  bool locals_shared;        /* the main chunk's, see locals.c */
+  bool closed;               /* lua_close has come by */
   struct sched sched;
 };
 

@@ -1,8 +1,7 @@
 /* Gathering.
 **
-** A handle that is in a gathering stands in its line while it has something
-** to hand out; one that is done, until it is removed.  What `next` tells of
-*can
+** A handle that is in a gathering stands in its line while it has something to
+** hand out; one that is done, until it is removed.  What `next` tells of can
 ** be awaited without waiting.  For every handle the gathering keeps a table of
 ** the program's, which has to keep the handle.
 */

@@ -19,8 +19,7 @@
 /* How long deadlines that follow one another gather: what the kernel allows
 ** itself for the timers of any thread; and the longer the more of them came
 ** together last time, up to half a millisecond, since going to sleep and
-*waking
-** up costs as much as running a hundred tasks. */
+** waking up costs as much as running a hundred tasks. */
 #define GATHER_NS      50000u
 #define GATHER_EACH_NS 5000u
 #define GATHER_MAX_NS  500000u

@@ -79,6 +79,14 @@ bool outcome_is_end(const struct outcome *o);
 ** closed.  Idempotent. */
 void outcome_drop(struct core *core, struct outcome *o);
 
+/* Before another takes its place: one whose await ended for lack of memory may
+** still hold something. */
+static inline void outcome_clear(struct core *core, struct outcome *o)
+{
+  if (o->aux != NULL || o->state == OUTCOME_READY)
+    outcome_drop(core, o);
+}
+
 /* Closes what one result yields, which nobody can be given.  Of `from`, only
 ** where it comes from and what it yields matters. */
 void outcome_lose(struct core *core, const struct outcome *from, int32_t res);

@@ -29,8 +29,7 @@
 void ring_settle(struct ring *r, struct outcome *o, struct event *e,
                  int32_t res, uint32_t flags, const struct data *data)
 {
-  if (o->aux != NULL || o->state == OUTCOME_READY)
-    outcome_drop(r->core, o); /* of an await that ended for lack of memory */
+  outcome_clear(r->core, o);
   o->row = e->row;
   o->aux = e->aux;
   o->res = res;

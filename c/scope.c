@@ -92,7 +92,7 @@ static void chain_failure(lua_State *L)
     lua_setiuservalue(L, -3, SCOPE_FIRST_FAILED);
   } else {
     lua_pushvalue(L, -3);
-    lua_setiuservalue(L, -2, TASK_NEXT_FAILED);
+    task_set_link(L, -2);
   }
   lua_pop(L, 1);
   lua_pushvalue(L, -2);
@@ -133,9 +133,9 @@ void scope_child_ended(lua_State *L, struct task *t)
       t->end == END_RETURNED && s->races && !s->won && !s->failed;
   disown(s, t);
   if (fails || decides)
-    lua_getiuservalue(L, -1, TASK_SCOPE);
+    task_push_link(L, -1);
   lua_pushnil(L); /* an ended task does not keep its scope */
-  lua_setiuservalue(L, fails || decides ? -3 : -2, TASK_SCOPE);
+  task_set_link(L, fails || decides ? -3 : -2);
   if (fails)
     failed(L, s, t);
   else if (decides)
@@ -154,7 +154,7 @@ void scope_push_current(lua_State *L, struct core *core)
     return;
   }
   task_push(L, t);
-  lua_getiuservalue(L, -1, TASK_SCOPE);
+  task_push_link(L, -1);
   lua_remove(L, -2);
 }
 
@@ -269,7 +269,7 @@ static int scope_failures(lua_State *L)
   for (lua_Integer i = 1; !lua_isnil(L, -1); i++) {
     push_failure(L); /* list; task; failure */
     lua_rawseti(L, -3, i);
-    lua_getiuservalue(L, -1, TASK_NEXT_FAILED);
+    task_push_link(L, -1);
     lua_remove(L, -2);
   }
   lua_pop(L, 1);

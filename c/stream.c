@@ -12,6 +12,7 @@
 
 #include "errors.h"
 #include "event.h"
+#include "sockaddr.h"
 #include "stream_call.h"
 #include "timer.h"
 #include "unwritten.h"
@@ -31,8 +32,8 @@ struct stream *stream_push(lua_State *L, struct core *core,
                            enum stream_kind kind, int name)
 {
   struct stream *s;
-  name = lua_absindex(L, name);
-  s = lua_newuserdatauv(L, sizeof *s, 1);
+  name = name != 0 ? lua_absindex(L, name) : 0;
+  s = lua_newuserdatauv(L, sizeof *s, name != 0);
   memset(s, 0, sizeof *s);
   s->core = core;
   s->fd = -1;
@@ -42,8 +43,10 @@ struct stream *stream_push(lua_State *L, struct core *core,
   s->limits.line = kind == STREAM_FILE ? UNLIMITED : LINE_MAX_BYTES;
   s->limits.all = kind == STREAM_FILE ? UNLIMITED : ALL_MAX_BYTES;
   stream_adopt(s);
-  lua_pushvalue(L, name);
-  lua_setiuservalue(L, -2, 1);
+  if (name != 0) {
+    lua_pushvalue(L, name);
+    lua_setiuservalue(L, -2, 1);
+  }
   lua_rawgeti(L, LUA_REGISTRYINDEX, core->stream_meta_ref);
   lua_setmetatable(L, -2);
   return s;
@@ -206,14 +209,19 @@ static int stream_closed(lua_State *L)
 
 static const char *const kinds[] = {"socket", "pipe", "tty", "file", NULL};
 
-/* stream(kind, name) -> Stream, without a descriptor */
+/* stream(kind, name) -> Stream, without a descriptor; without a name it is a
+** socket that is told of by its own address */
 static int stream_new(lua_State *L)
 {
   struct core *core = core_upvalue(L);
   int kind = luaL_checkoption(L, 1, NULL, kinds);
-  luaL_checkstring(L, 2);
   core_enter(L, core);
-  stream_push(L, core, (enum stream_kind)kind, 2);
+  if (kind == STREAM_SOCKET && lua_isnone(L, 2)) {
+    stream_push(L, core, STREAM_SOCKET, 0);
+  } else {
+    luaL_checkstring(L, 2);
+    stream_push(L, core, (enum stream_kind)kind, 2);
+  }
   return 1;
 }
 
@@ -255,14 +263,6 @@ static int stream_in_hand(lua_State *L)
 static int stream_number(lua_State *L)
 {
   lua_pushinteger(L, stream_self(L)->fd);
-  return 1;
-}
-
-/* stream_name(stream) -> its name */
-static int stream_name(lua_State *L)
-{
-  stream_self(L);
-  lua_getiuservalue(L, 1, 1);
   return 1;
 }
 
@@ -319,10 +319,23 @@ static int stream_timeout(lua_State *L)
   return 1;
 }
 
+/* Pushes its name; without one, its own address. */
+static void push_name(lua_State *L, const struct stream *s)
+{
+  struct sockaddr_storage addr;
+  socklen_t length = sizeof addr;
+  if (lua_getiuservalue(L, 1, 1) != LUA_TNONE)
+    return;
+  lua_pop(L, 1);
+  if (getsockname(s->fd, (struct sockaddr *)&addr, &length) < 0)
+    length = 0;
+  sockaddr_push(L, &addr, length);
+}
+
 static int stream_tostring(lua_State *L)
 {
   struct stream *s = stream_self(L);
-  lua_getiuservalue(L, 1, 1);
+  push_name(L, s);
   if (!stream_is_open(s))
     lua_pushfstring(L, "%s (closed)", stream_kind_name(s));
   else
@@ -351,7 +364,6 @@ static const luaL_Reg of_streams[] = {
     {"stream_give_up", stream_give_up},
     {"stream_finish", stream_finish},
     {"stream_number", stream_number},
-    {"stream_name", stream_name},
     {"stream_limits", stream_limits},
     {"stream_kind", stream_kind_of},
     {"stream_lines", stream_lines_closing},

@@ -50,8 +50,6 @@ struct output {
 /* A connection that is silent costs this much; so what can share does. */
 struct stream {
   struct core *core;
-  struct stream *next; /* among those with an output, see unwritten.h */
-  struct stream **place;
   int fd;            /* -1: closed, or none yet */
   unsigned epoch;    /* of the process whose tasks have the lanes */
   uint8_t kind;      /* enum stream_kind */
@@ -82,6 +80,7 @@ struct stream {
     int filled;     /* bytes that were read into a Buffer, or -1 */
   };
   struct limits limits;
+  unsigned unwritten;  /* its place among those with an output, or 0 */
   uint64_t timeout_ns; /* for one call; 0: none */
 };
 
@@ -90,7 +89,8 @@ struct stream {
 /* Who has a lane outside of tasks. */
 #define LANE_OUTSIDE ((struct task *)-1)
 
-/* Pushes a stream without a descriptor; its name is the value at `name`. */
+/* Pushes a stream without a descriptor; its name is the value at `name`.  0:
+** of a socket that is told of by its own address. */
 struct stream *stream_push(lua_State *L, struct core *core,
                            enum stream_kind kind, int name);
 
@@ -168,8 +168,7 @@ int stream_write(lua_State *L);
 
 /* What most calls of `write` come to where a stream keeps what is written: its
 ** arguments, from index `first` to `last`, are added to that.  False: it is
-*not
-** that simple, and nothing has been done. */
+** not that simple, and nothing has been done. */
 bool stream_keep(lua_State *L, struct stream *s, int first, int last);
 
 /* Before a file is written or its position is asked for: it is where reading

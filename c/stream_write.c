@@ -122,14 +122,14 @@ static bool append(struct stream *s, const char *bytes, size_t size,
   struct output *out = &s->out;
   if (size == 0)
     return true;
+  if (!unwritten_join(s))
+    return false;
   if (out->block == NULL) {
     out->block = block_new(s->core, room, 16);
     out->first = out->last = 0;
   }
   if (out->block == NULL)
     return false;
-  if (s->place == NULL)
-    unwritten_join(s);
   memcpy(out->block->data + out->last, bytes, size);
   out->last += (unsigned)size;
   return true;

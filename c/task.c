@@ -332,24 +332,47 @@ bool task_exists(lua_State *L, const struct core *core, const void *t)
 
 void task_push_extra(lua_State *L, int index, enum task_extra which)
 {
-  if (lua_getiuservalue(L, index, TASK_EXTRA) != LUA_TTABLE)
-    return;
-  lua_rawgeti(L, -1, which);
+  if (lua_getiuservalue(L, index, TASK_MORE) == LUA_TTABLE)
+    lua_rawgeti(L, -1, which);
+  else
+    lua_pushnil(L);
   lua_remove(L, -2);
 }
 
 void task_set_extra(lua_State *L, int index, enum task_extra which)
 {
   index = lua_absindex(L, index);
-  if (lua_getiuservalue(L, index, TASK_EXTRA) != LUA_TTABLE) {
-    lua_pop(L, 1);
+  if (lua_getiuservalue(L, index, TASK_MORE) != LUA_TTABLE) {
     lua_createtable(L, EXTRAS, 0);
+    lua_insert(L, -2);
+    lua_rawseti(L, -2, EXTRA_LINK);
     lua_pushvalue(L, -1);
-    lua_setiuservalue(L, index, TASK_EXTRA);
+    lua_setiuservalue(L, index, TASK_MORE);
   }
   lua_insert(L, -2);
   lua_rawseti(L, -2, which);
   lua_pop(L, 1);
+}
+
+void task_push_link(lua_State *L, int index)
+{
+  if (lua_getiuservalue(L, index, TASK_MORE) != LUA_TTABLE)
+    return;
+  lua_rawgeti(L, -1, EXTRA_LINK);
+  lua_remove(L, -2);
+}
+
+void task_set_link(lua_State *L, int index)
+{
+  index = lua_absindex(L, index);
+  if (lua_getiuservalue(L, index, TASK_MORE) == LUA_TTABLE) {
+    lua_insert(L, -2);
+    lua_rawseti(L, -2, EXTRA_LINK); /* where there was room: cannot raise */
+    lua_pop(L, 1);
+  } else {
+    lua_pop(L, 1);
+    lua_setiuservalue(L, index, TASK_MORE);
+  }
 }
 
 /* Lets go of the task and leaves it on the top of the stack. */
@@ -402,10 +425,10 @@ static int task_finish(lua_State *L, int status, lua_KContext ctx)
 }
 
 /* The body of every task: task, handler, function, arguments.  The protected
- *call is
- ** here, inside the coroutine, so that <close> variables of a failing function
- ** are closed where they can still await.  The task stays on the stack: the
- ** continuations refer to it, and a child of fork may still resume them. */
+** call is here, inside the coroutine, so that <close> variables of a failing
+** function are closed where they can still await.  The task stays on the
+** stack: the continuations refer to it, and a child of fork may still resume
+** them. */
 int task_main(lua_State *L)
 {
   struct task *t = lua_touserdata(L, 1);

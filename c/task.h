@@ -40,27 +40,29 @@ struct task {
   uint32_t parked;   /* when, see task_parked_for */
   uint8_t state : 4; /* enum task_state */
   uint8_t end : 4;   /* enum task_end */
-  bool started;
-  uint8_t shields;    /* calls of shield it is in: cancellation is held back */
-  bool cancelled;     /* every await from now on raises */
-  bool interrupted;   /* woken by cancel, not by what it waited for */
-  bool observed : 1;  /* somebody has been, or will be, given its failure */
-  bool timed : 1;     /* its timer is that of a call, see task_time_call */
-  uint8_t granted;    /* what a channel had for it, see channel.c */
-  bool locals_shared; /* see locals.c */
-  struct outcome outcome;
+  uint8_t shields;   /* calls of shield it is in: cancellation is held back */
+  bool started : 1;
+  bool cancelled : 1;   /* every await from now on raises */
+  bool interrupted : 1; /* woken by cancel, not by what it waited for */
+  bool observed : 1;    /* somebody has been, or will be, given its failure */
+  bool timed : 1;       /* its timer is that of a call, see task_time_call */
+  uint8_t granted : 2;  /* what a channel had for it, see channel.c */
+  bool locals_shared;   /* see locals.c */
+  uint16_t nplaces;     /* in lines of channels; 0: it stands in none */
+  uint16_t which;       /* of these came up */
+  union {
+    struct outcome outcome; /* all zero while it holds nothing */
+    struct {                /* with nplaces */
+      struct waiting place;
+      struct waiting *places; /* all of them, of one that selects */
+    };
+  };
   /* the rest */
   struct operation *op; /* the handle it waits for, or NULL */
   struct scope *scope;  /* of which it is a child, NULL once ended */
   struct task *sibling_next, *sibling_prev;
   struct queue awaiting; /* tasks that wait for the end of this one */
-  union {
-    lua_KFunction then;   /* continues an await on a foreign ring */
-    struct waiting place; /* in the line of a channel; */
-  };
-  struct waiting *places; /* all of them, of one that selects */
-  unsigned nplaces;
-  int which; /* of these came up */
+  lua_KFunction then;    /* continues an await on a foreign ring */
 };
 
 #define TASK_TYPE "uring.task"
@@ -68,19 +70,25 @@ struct task {
 /* User values of a task's userdata. */
 enum {
   TASK_THREAD = 1,
-  TASK_SCOPE,
-  TASK_EXTRA, /* a table of what few tasks have; nil: it has none of it */
-  TASK_VALUES = TASK_EXTRA,
-  TASK_NEXT_FAILED = TASK_SCOPE /* of one that has failed, see scope.h */
+  TASK_MORE, /* its scope; or, of few, a table of that and other things */
+  TASK_VALUES = TASK_MORE
 };
 
-/* Places in the table of extras. */
+/* Places in that table. */
 enum task_extra {
   EXTRA_TRACEBACK = 1, /* where it failed */
   EXTRA_LOCALS,        /* its table of uring.locals, see locals.c */
   EXTRA_INNER, /* a coroutine inside of it that waited last, see channel.c */
-  EXTRAS = EXTRA_INNER
+  EXTRA_LINK,  /* what stands in its place while there is no table */
+  EXTRAS = EXTRA_LINK
 };
+
+/* Pushes the scope of the task at `index`; of one that has failed, the next
+** that did, see scope.c. */
+void task_push_link(lua_State *L, int index);
+
+/* Sets it to the value on the top, and pops that.  Cannot raise. */
+void task_set_link(lua_State *L, int index);
 
 /* Pushes one of the extras of the task at `index`, or nil. */
 void task_push_extra(lua_State *L, int index, enum task_extra which);
@@ -176,9 +184,9 @@ void tasks_let_go(lua_State *L, struct core *core);
 void tasks_abandon(lua_State *L, struct core *core);
 
 /* Between task.c and task_object.c: the body of every coroutine and its
- *message handler; anchoring a
- ** new task, which is on the top of the stack; the ready queue; leaving
- ** whatever queue it stands in; the registry key of the `cancelled` object. */
+** message handler; anchoring a new task, which is on the top of the stack; the
+** ready queue; leaving whatever queue it stands in; the registry key of the
+** `cancelled` object. */
 int task_main(lua_State *L);
 int task_note_traceback(lua_State *L);
 void task_anchor(lua_State *L, struct task *t);

@@ -35,7 +35,7 @@ static int spawn(lua_State *L, struct core *core, struct scope *scope)
   t->co = lua_newthread(L);
   lua_setiuservalue(L, -2, TASK_THREAD);
   lua_pushvalue(L, 1);
-  lua_setiuservalue(L, -2, TASK_SCOPE);
+  lua_setiuservalue(L, -2, TASK_MORE);
   if (nargs + 4 > LUA_MINSTACK && !lua_checkstack(t->co, nargs + 4))
     return luaL_error(L, "too many arguments to a task");
   lua_pushcfunction(t->co, task_main);

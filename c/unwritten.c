@@ -19,25 +19,41 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct core *cores;
 
-void unwritten_join(struct stream *s)
+static bool grow(struct core *core)
 {
-  struct core *core = s->core;
-  s->place = &core->unwritten;
-  s->next = core->unwritten;
-  if (s->next != NULL)
-    s->next->place = &s->next;
-  core->unwritten = s;
+  const size_t size = core->unwritten_room * sizeof *core->unwritten;
+  const unsigned room =
+      core->unwritten_room > 0 ? core->unwritten_room * 2 : 8;
+  struct stream **list =
+      mem_realloc(core, core->unwritten, size, room * sizeof *core->unwritten);
+  if (list == NULL)
+    return false;
+  core->unwritten = list;
+  core->unwritten_room = room;
+  return true;
 }
 
+bool unwritten_join(struct stream *s)
+{
+  struct core *core = s->core;
+  if (s->unwritten != 0 || core->closed)
+    return true;
+  if (core->unwritten_count == core->unwritten_room && !grow(core))
+    return false;
+  core->unwritten[core->unwritten_count++] = s;
+  s->unwritten = core->unwritten_count;
+  return true;
+}
+
+/* The last takes its place. */
 void unwritten_leave(struct stream *s)
 {
-  if (s->place == NULL)
+  struct core *core = s->core;
+  if (s->unwritten == 0 || core->unwritten == NULL)
     return;
-  *s->place = s->next;
-  if (s->next != NULL)
-    s->next->place = s->place;
-  s->next = NULL;
-  s->place = NULL;
+  core->unwritten[s->unwritten - 1] = core->unwritten[--core->unwritten_count];
+  core->unwritten[s->unwritten - 1]->unwritten = s->unwritten;
+  s->unwritten = 0;
 }
 
 /* Some of it, at most so many bytes; false: no more of it can be written. */
@@ -135,9 +151,11 @@ static void write_all(void)
   for (struct core *core = cores; core != NULL; core = core->next) {
     if (!pthread_equal(core->thread, self) || core->pid != getpid())
       continue;
-    for (struct stream *s = core->unwritten; s != NULL; s = s->next)
+    for (unsigned i = 0; i < core->unwritten_count; i++) {
+      struct stream *s = core->unwritten[i];
       if (has_some(s) && is_ours(s))
         unwritten_write(s);
+    }
   }
   pthread_mutex_unlock(&lock);
 }
@@ -168,6 +186,10 @@ void unwritten_close(struct core *core)
     }
   }
   pthread_mutex_unlock(&lock);
+  mem_free(core, core->unwritten,
+           core->unwritten_room * sizeof *core->unwritten);
+  core->unwritten = NULL;
+  core->unwritten_count = core->unwritten_room = 0;
 }
 
 /* write_files(): what regular files have is written, which waits for no
@@ -175,7 +197,8 @@ void unwritten_close(struct core *core)
 static int write_files(lua_State *L)
 {
   struct core *core = core_upvalue(L);
-  for (struct stream *s = core->unwritten; s != NULL; s = s->next) {
+  for (unsigned i = 0; i < core->unwritten_count; i++) {
+    struct stream *s = core->unwritten[i];
     if (!s->regular || is_under_way(s))
       continue;
     unwritten_write(s);

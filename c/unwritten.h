@@ -13,11 +13,13 @@
 
 struct stream;
 
-/* A stream gets an output, or loses it.  Nothing can fail. */
-void unwritten_join(struct stream *s);
+/* A stream gets an output.  False: for lack of memory it cannot. */
+bool unwritten_join(struct stream *s);
+
+/* It loses that. */
 void unwritten_leave(struct stream *s);
 
-/* Nothing of the core's is written by exit any more. */
+/* Nothing of the core's is written by exit any more; no stream joins. */
 void unwritten_close(struct core *core);
 
 /* Writes what a stream has to, by system calls; a socket is not waited for. */

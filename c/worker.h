@@ -25,8 +25,7 @@
 ** ring polls while jobs are out.  It is opened with the first of them and
 ** closed with the last.  Where it cannot be had, or the ring cannot poll it
 ** now, the loop looks every millisecond: so it is while an operation is
-*drained,
-** which would wait for the poll and so for the jobs.
+** drained, which would wait for the poll and so for the jobs.
 **
 ** A child of fork has no threads and forgets the parent's; what those had
 ** stays allocated there.  At lua_close they are joined, see threads_close.

@@ -198,7 +198,7 @@ end
 
 -- As accept.
 local function accept(self)
-  local connection = stream.new("socket", self.name)
+  local connection = stream.new "socket"
   local fd, message, errno
   while self.flow and not fd do
     fd, message, errno = take(self, self.flow)

@@ -199,7 +199,8 @@ return {
   --- `new(kind, name)` makes a stream that has no descriptor yet: `open(stream,
   -- fd [, borrowed])` gives it one, which it closes unless that is borrowed.  Made
   -- first, so that nothing can fail between getting a descriptor and owning it.
-  -- Kinds: "socket", "pipe", "tty", "file".
+  -- Kinds: "socket", "pipe", "tty", "file"; a socket needs no name, its address
+  -- is that.
   new = core.stream;
   open = core.stream_open;
   methods = methods;
