@@ -16,8 +16,9 @@ struct event;
 /* A range of a block handed to the kernel until its event is terminal. */
 struct loan {
   struct block *block; /* NULL: this loan is not in use */
-  size_t offset, size; /* bytes */
-  bool writes;         /* the kernel writes; else it only reads */
+  size_t offset;       /* bytes */
+  size_t size : 63;
+  bool writes : 1; /* the kernel writes; else it only reads */
   const struct event *event;
   struct loan *prev, *next; /* other loans of the same block */
 };

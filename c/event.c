@@ -83,8 +83,7 @@ static bool grow(lua_State *L, struct ring *ring)
 {
   struct core *core = ring->core;
   struct event_table *t = &ring->events;
-  struct event **chunks, *chunk;
-  size_t size = EVENT_CHUNK * sizeof *chunk;
+  struct event_chunk **chunks, *chunk;
   if (!grow_anchors(L, ring)) /* or raises; a longer table does no harm */
     return false;
   chunks = mem_realloc(core, t->chunks, t->nchunks * sizeof *chunks,
@@ -92,17 +91,18 @@ static bool grow(lua_State *L, struct ring *ring)
   if (chunks == NULL)
     return false;
   t->chunks = chunks;
-  chunk = mem_alloc(core, size);
+  chunk = mem_alloc(core, sizeof *chunk);
   if (chunk == NULL) { /* the array must be as long as nchunks says */
     t->chunks = mem_realloc(core, chunks, (t->nchunks + 1) * sizeof *chunks,
                             t->nchunks * sizeof *chunks);
     return false;
   }
-  memset(chunk, 0, size);
+  memset(chunk, 0, sizeof *chunk);
   for (unsigned i = EVENT_CHUNK; i-- > 0;) {
-    chunk[i].slot = t->nchunks * EVENT_CHUNK + i;
-    chunk[i].next = t->free;
-    t->free = &chunk[i];
+    struct event *e = &chunk->events[i];
+    e->slot = t->nchunks * EVENT_CHUNK + i;
+    e->next = t->free;
+    t->free = e;
   }
   t->chunks[t->nchunks++] = chunk;
   return true;
@@ -123,6 +123,47 @@ struct event *event_new(lua_State *L, struct ring *ring)
   e->task = NULL;
   e->op = NULL;
   return e;
+}
+
+bool event_reserve_more(struct core *core, struct event *e)
+{
+  struct event *first = e - e->slot % EVENT_CHUNK;
+  struct event_chunk *chunk = (struct event_chunk *)first;
+  const size_t size = EVENT_CHUNK * sizeof *chunk->more;
+  if (chunk->more != NULL)
+    return true;
+  chunk->more = mem_alloc(core, size);
+  if (chunk->more == NULL)
+    return false;
+  memset(chunk->more, 0, size);
+  for (unsigned i = 0; i < EVENT_CHUNK; i++)
+    chunk->more[i].event = first + i;
+  return true;
+}
+
+static struct io_uring_sqe *take_spare(struct event_table *t)
+{
+  struct io_uring_sqe *sqe = t->spare;
+  t->spare = (struct io_uring_sqe *)(uintptr_t)sqe->user_data;
+  return sqe;
+}
+
+bool event_reserve_again(struct ring *ring, struct event *e)
+{
+  struct event_table *t = &ring->events;
+  e->again.sqe = t->spare != NULL
+                     ? take_spare(t)
+                     : mem_alloc(ring->core, sizeof *e->again.sqe);
+  e->again.pool = NULL;
+  if (e->again.sqe != NULL)
+    e->flags |= EVENT_AGAIN;
+  return e->again.sqe != NULL;
+}
+
+static void spare(struct event_table *t, struct io_uring_sqe *sqe)
+{
+  sqe->user_data = (uintptr_t)t->spare;
+  t->spare = sqe;
 }
 
 void event_list_add(struct event_list *list, struct event *e)
@@ -175,9 +216,12 @@ void event_free(struct ring *ring, struct event *e)
     aux_free(ring->core, e->aux);
   if (e->flags & EVENT_SELECTS && e->again.pool != NULL)
     pool_leave(e->again.pool);
+  if (e->flags & EVENT_AGAIN)
+    spare(&ring->events, e->again.sqe);
   if (e->flags & EVENT_SHARES_LOAN)
     e->loan.block = NULL;
-  ring_unlimit(ring, e);
+  if (ring->timed > 0)
+    ring_unlimit(ring, e);
   e->aux = NULL;
   e->flags = 0;
   e->generation++;
@@ -191,14 +235,19 @@ void event_each(struct event_table *t,
 {
   for (unsigned c = 0; c < t->nchunks; c++)
     for (unsigned i = 0; i < EVENT_CHUNK; i++)
-      if (t->chunks[c][i].flags)
-        visit(&t->chunks[c][i], arg);
+      if (t->chunks[c]->events[i].flags)
+        visit(&t->chunks[c]->events[i], arg);
 }
 
 void event_table_close(lua_State *L, struct core *core, struct event_table *t)
 {
-  for (unsigned c = 0; c < t->nchunks; c++)
-    mem_free(core, t->chunks[c], EVENT_CHUNK * sizeof **t->chunks);
+  for (unsigned c = 0; c < t->nchunks; c++) {
+    struct event_chunk *chunk = t->chunks[c];
+    mem_free(core, chunk->more, EVENT_CHUNK * sizeof *chunk->more);
+    mem_free(core, chunk, sizeof *chunk);
+  }
+  while (t->spare != NULL)
+    mem_free(core, take_spare(t), sizeof *t->spare);
   mem_free(core, t->chunks, t->nchunks * sizeof *t->chunks);
   t->chunks = NULL;
   t->free = NULL;

@@ -74,19 +74,20 @@ enum event_flags {
 
 /* What an operation that goes on is made of, and the pool it takes from. */
 struct again {
-  struct io_uring_sqe sqe;
-  struct pool *pool; /* NULL: the group is none of a Pool */
-  uint16_t group;    /* that the kernel knows */
-  bool counted;      /* of a timer: it fires so often, */
-  uint32_t left;     /* and that is what is left of it */
+  struct io_uring_sqe *sqe; /* with EVENT_AGAIN */
+  struct pool *pool;        /* NULL: the group is none of a Pool */
+  uint16_t group;           /* that the kernel knows */
+  bool counted;             /* of a timer: it fires so often, */
+  uint32_t left;            /* and that is what is left of it */
 };
 
 struct event_list {
   struct event *head, *tail;
 };
 
+/* Two cache lines, since every operation touches it, and an idle connection is
+** one that waits. */
 struct event {
-  /* what every operation touches, in one cache line */
   uint32_t slot, generation;
   struct task *task;    /* who is resumed with the outcome, or NULL */
   struct operation *op; /* the handle that gets it, or NULL */
@@ -96,31 +97,47 @@ struct event {
   struct event *next, *prev; /* in the list that it is in */
   uint32_t flags;
   int fd;
-  int32_t res; /* with EVENT_RESULT: the result */
-  int place;   /* with EVENT_DIRECT: the slot that was asked for, or -1 */
-  struct event *before, *behind; /* with EVENT_GROUPED, or NULL */
+  union {
+    int32_t res; /* with EVENT_RESULT: the result */
+    int place;   /* with EVENT_DIRECT: the slot that was asked for, or -1 */
+  };
+  uint32_t string_bytes; /* of Lua strings lent; UINT32_MAX: or more */
   union {
     struct loan loan;   /* with EVENT_LENDS */
     struct again again; /* with EVENT_SELECTS or EVENT_AGAIN */
   };
-  size_t string_bytes; /* of Lua strings lent */
-  struct timer timer;  /* armed, where the operation has a deadline */
-  uint32_t ring;       /* the number of its ring, then */
+};
+
+_Static_assert(sizeof(struct event) <= 128, "two cache lines");
+
+/* What few operations have besides. */
+struct event_more {
+  struct event *event;           /* whose it is */
+  struct event *before, *behind; /* with EVENT_GROUPED, or NULL */
+  struct timer timer; /* armed, where the operation has a deadline */
+  uint32_t ring;      /* the number of its ring, then */
 };
 
 /* Those that use `again` lend no range of a Buffer. */
 #define EVENT_SHARES_LOAN (EVENT_SELECTS | EVENT_AGAIN)
 
+#define EVENT_CHUNK 128u
+
+struct event_chunk {
+  struct event events[EVENT_CHUNK];
+  struct event_more *more; /* one each; NULL: nobody has needed any */
+};
+
 struct event_table {
-  struct event **chunks;
+  struct event_chunk **chunks;
   unsigned nchunks;
   struct event *free;
-  unsigned used; /* slots not FREE */
+  struct io_uring_sqe *spare; /* of operations that went on, linked by
+                                 user_data */
+  unsigned used;              /* slots not FREE */
   int anchors;   /* registry reference: slot + 1 -> the Lua value kept, */
   unsigned room; /* of so many slots */
 };
-
-#define EVENT_CHUNK 128u
 
 /* user_data of nothing there is. */
 #define USER_DATA_NONE UINT64_MAX
@@ -142,10 +159,25 @@ static inline struct event *event_find(const struct event_table *t,
   struct event *e;
   if (slot / EVENT_CHUNK >= t->nchunks)
     return NULL;
-  e = &t->chunks[slot / EVENT_CHUNK][slot % EVENT_CHUNK];
+  e = &t->chunks[slot / EVENT_CHUNK]->events[slot % EVENT_CHUNK];
   if (e->generation != (uint32_t)(user_data >> 32) || !e->flags)
     return NULL;
   return e;
+}
+
+/* What it has besides, NULL if event_reserve_more was never asked. */
+static inline struct event_more *event_more(const struct event *e)
+{
+  const unsigned place = e->slot % EVENT_CHUNK;
+  const struct event_chunk *chunk = (const struct event_chunk *)(e - place);
+  return chunk->more != NULL ? &chunk->more[place] : NULL;
+}
+
+/* Another string is lent. */
+static inline void event_add_string(struct event *e, size_t size)
+{
+  const uint32_t room = UINT32_MAX - e->string_bytes;
+  e->string_bytes += size < room ? (uint32_t)size : room;
 }
 
 static inline uint8_t event_yields(uint32_t flags)
@@ -173,6 +205,11 @@ void event_table_close(lua_State *L, struct core *core, struct event_table *t);
 /* A fresh slot, NULL for lack of C memory; may raise for lack of Lua memory.
 ** Either way the table is as it was. */
 struct event *event_new(lua_State *L, struct ring *ring);
+
+/* Makes sure of event_more, or of again.sqe; false: for lack of memory there is
+** none. */
+bool event_reserve_more(struct core *core, struct event *e);
+bool event_reserve_again(struct ring *ring, struct event *e);
 
 /* Keeps the Lua value on the top of the stack until the event gives back;
 ** pops it.  Cannot raise: its place exists since the slot does. */

@@ -347,6 +347,19 @@ static bool make_provision(struct ring *r, struct event *e,
   return aux_extra(e->aux)->provided.of != NULL;
 }
 
+/* Room for a deadline. */
+static bool make_time(struct ring *r, struct event *e)
+{
+  return timer_reserve(r->core) && event_reserve_more(r->core, e);
+}
+
+/* May the kernel end the operation where it is not done?  What is given by
+** the fields of its SQE is taken as it is. */
+static bool goes_on(const struct request *q)
+{
+  return q->aux != AUX_RAW && (q->event_flags & EVENT_SELECTS || q->multishot);
+}
+
 /* A slot with its aux, and room for the SQE; nothing lent yet. */
 static struct event *new_event(lua_State *L, struct ring *r, struct request *q)
 {
@@ -362,7 +375,8 @@ static struct event *new_event(lua_State *L, struct ring *r, struct request *q)
   if (q->aux != AUX_NONE)
     e->aux = aux_new(r->core, q->nvec);
   if ((q->aux != AUX_NONE && e->aux == NULL) || !ring_reserve(r) ||
-      (q->timed && !timer_reserve(r->core)) || !make_provision(r, e, q)) {
+      (q->timed && !make_time(r, e)) ||
+      (goes_on(q) && !event_reserve_again(r, e)) || !make_provision(r, e, q)) {
     event_free(r, e);
     no_memory(L);
   }
@@ -392,7 +406,8 @@ static void hand_over(lua_State *L, struct ring *r, struct event *e,
     loan_error(L, name, fd);
   }
   if (q->keep != 0) {
-    e->string_bytes = q->string_bytes;
+    e->string_bytes = 0;
+    event_add_string(e, q->string_bytes);
     r->stats.bytes_lent += e->string_bytes;
     lua_pushvalue(L, q->keep);
     event_anchor(L, &r->events, e);
@@ -407,7 +422,7 @@ static void update_again(struct event *target, const struct request *q)
     return;
   if (q->row->opcode == IORING_OP_POLL_REMOVE &&
       q->sqe.len & IORING_POLL_UPDATE_EVENTS)
-    target->again.sqe.poll32_events = q->sqe.poll32_events;
+    target->again.sqe->poll32_events = q->sqe.poll32_events;
   if (q->aux == AUX_NEW_TIME && target->aux != NULL)
     target->aux->time = q->time;
 }
@@ -424,13 +439,6 @@ static void select_buffers(struct ring *r, struct event *e,
   e->again.group = q->sqe.buf_group;
   if (pool != NULL)
     pool_join(pool);
-}
-
-/* May the kernel end the operation where it is not done?  What is given by
-** the fields of its SQE is taken as it is. */
-static bool goes_on(const struct request *q)
-{
-  return q->aux != AUX_RAW && (q->event_flags & EVENT_SELECTS || q->multishot);
 }
 
 /* What this kernel does not know as multishot is done one by one; what it
@@ -453,15 +461,12 @@ static void come_down(const struct ring *r, struct event *e, bool multishot,
 static void prepare_to_go_on(struct ring *r, struct event *e,
                              struct request *q)
 {
-  if (!(e->flags & EVENT_SELECTS))
-    e->again.pool = NULL;
-  e->flags |= EVENT_AGAIN;
   if (q->sqe.flags & SQE_LINKS)
     e->flags |= EVENT_LINKED;
   e->again.counted = q->row->opcode == IORING_OP_TIMEOUT && q->sqe.off > 0;
   e->again.left = (uint32_t)q->sqe.off;
   come_down(r, e, q->multishot, &q->sqe);
-  e->again.sqe = q->sqe;
+  *e->again.sqe = q->sqe;
 }
 
 struct event *op_commit(lua_State *L, struct ring *r, struct request *q)

@@ -93,7 +93,7 @@ static const struct event *event_at(const struct ring *r, unsigned i)
   const struct event *e;
   if (r == NULL || i / EVENT_CHUNK >= r->events.nchunks)
     return NULL;
-  e = &r->events.chunks[i / EVENT_CHUNK][i % EVENT_CHUNK];
+  e = &r->events.chunks[i / EVENT_CHUNK]->events[i % EVENT_CHUNK];
   return e->flags & EVENT_USED ? e : NULL;
 }
 

@@ -84,12 +84,17 @@ struct on_fd {
   bool fixed, found;
 };
 
+static bool is_fixed(const struct event *e)
+{
+  return (e->again.sqe->flags & IOSQE_FIXED_FILE) != 0;
+}
+
 static void cancel_resting(struct event *e, void *arg)
 {
   struct on_fd *on = arg;
-  bool fixed = (e->again.sqe.flags & IOSQE_FIXED_FILE) != 0;
-  if (!(e->flags & EVENT_RESTING) ||
-      (on->fd >= 0 && (e->fd != on->fd || fixed != on->fixed)))
+  if (!(e->flags & EVENT_RESTING))
+    return;
+  if (on->fd >= 0 && (e->fd != on->fd || is_fixed(e) != on->fixed))
     return;
   ring_cancel(on->ring, e);
   on->found = true;
@@ -171,10 +176,10 @@ static void start(lua_State *L, struct ring *r, struct event *e)
     ring_finish(L, r, e, -ECANCELED, 0, NULL);
     return;
   }
-  e->again.sqe.user_data = event_user_data(e);
+  e->again.sqe->user_data = event_user_data(e);
   if (e->again.counted && !(e->flags & EVENT_SINGLE))
-    e->again.sqe.off = e->again.left;
-  queue_put(r, e, &e->again.sqe);
+    e->again.sqe->off = e->again.left;
+  queue_put(r, e, e->again.sqe);
   r->stats.rearmed++;
 }
 
@@ -203,7 +208,7 @@ static bool is_datagram(const struct event *e)
 {
   int type = 0;
   socklen_t size = sizeof type;
-  return !(e->again.sqe.flags & IOSQE_FIXED_FILE) &&
+  return !is_fixed(e) &&
          getsockopt(e->fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
          type == SOCK_DGRAM;
 }
@@ -251,7 +256,7 @@ static bool may_try_single(const struct ring *r, const struct event *e)
 {
   return !(e->flags & EVENT_SINGLE) &&
          !(r->multishot_proven & multishot_bit(e->row->opcode)) &&
-         multishot_can_be_single(&e->again.sqe);
+         multishot_can_be_single(e->again.sqe);
 }
 
 /* One result of many has come with a CQE that ended it in the kernel. */
@@ -294,7 +299,7 @@ bool again_goes_on(struct ring *r, struct event *e, const struct result *one)
     return true;
   }
   if (one->res == -EINVAL && may_try_single(r, e)) {
-    again_make_single(e, &e->again.sqe);
+    again_make_single(e, e->again.sqe);
     rest(r, e);
     again_wake(r, e);
     return true;

@@ -100,25 +100,28 @@ void ring_cancel(struct ring *r, struct event *e)
 
 void ring_limit(struct ring *r, struct event *e, uint64_t deadline_ns)
 {
-  e->ring = r->number;
+  struct event_more *more = event_more(e);
+  more->ring = r->number;
   r->timed++;
-  timer_arm(r->core, &e->timer, TIMER_OPERATION, deadline_ns);
+  timer_arm(r->core, &more->timer, TIMER_OPERATION, deadline_ns);
 }
 
 void ring_unlimit(struct ring *r, struct event *e)
 {
-  if (e->timer.slot == 0)
+  struct event_more *more = event_more(e);
+  if (more == NULL || more->timer.slot == 0)
     return;
   r->timed--;
-  timer_disarm(r->core, &e->timer);
+  timer_disarm(r->core, &more->timer);
 }
 
 void ring_expire(struct core *core, struct timer *t)
 {
-  struct event *e =
-      (struct event *)((char *)t - offsetof(struct event, timer));
+  const struct event_more *more =
+      (struct event_more *)((char *)t - offsetof(struct event_more, timer));
+  struct event *e = more->event;
   struct ring *r = core->rings;
-  while (r != NULL && r->number != e->ring)
+  while (r != NULL && r->number != more->ring)
     r = r->next;
   if (r == NULL)
     return;

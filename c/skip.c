@@ -76,12 +76,23 @@ static bool can_be_silent(struct ring *r, unsigned i, unsigned n)
          !(r->io.flags & polled);
 }
 
-void skip_arrange(struct ring *r, unsigned n)
+/* How many of the first `n` in the backlog are silent: without memory to keep
+** their order, none. */
+static unsigned count_silent(struct ring *r, unsigned n)
 {
   unsigned silent = 0;
-  struct event *before = NULL;
   while (silent < n && can_be_silent(r, silent, n))
     silent++;
+  for (unsigned i = 0; i < n && silent > 0; i++)
+    if (!event_reserve_more(r->core, event_at(r, i)))
+      silent = 0;
+  return silent;
+}
+
+void skip_arrange(struct ring *r, unsigned n)
+{
+  const unsigned silent = count_silent(r, n);
+  struct event *last = NULL;
   for (unsigned i = 0; i < n; i++) {
     struct io_uring_sqe *sqe = backlog_at(&r->backlog, i);
     struct event *e = event_at(r, i);
@@ -96,22 +107,33 @@ void skip_arrange(struct ring *r, unsigned n)
     if (sqe->flags & IOSQE_IO_HARDLINK)
       e->flags |= EVENT_HARD;
     e->flags |= EVENT_GROUPED;
-    e->before = before;
-    e->behind = NULL;
-    if (before != NULL)
-      before->behind = e;
-    before = e;
+    event_more(e)->before = last;
+    event_more(e)->behind = NULL;
+    if (last != NULL)
+      event_more(last)->behind = e;
+    last = e;
   }
+}
+
+/* Neighbours of a member. */
+static struct event *before(const struct event *e)
+{
+  return event_more(e)->before;
+}
+
+static struct event *behind(const struct event *e)
+{
+  return event_more(e)->behind;
 }
 
 void skip_leave(struct event *e)
 {
   if (!(e->flags & EVENT_GROUPED))
     return;
-  if (e->before != NULL)
-    e->before->behind = e->behind;
-  if (e->behind != NULL)
-    e->behind->before = e->before;
+  if (before(e) != NULL)
+    event_more(before(e))->behind = behind(e);
+  if (behind(e) != NULL)
+    event_more(behind(e))->before = before(e);
   skip_undo(e);
 }
 
@@ -126,12 +148,12 @@ static void finish_unheard(lua_State *L, struct ring *r, struct event *e,
 static void finish_before(lua_State *L, struct ring *r, struct event *e)
 {
   struct event *first = e;
-  while (first->before != NULL && first->before->flags & EVENT_SKIPS)
-    first = first->before;
+  while (before(first) != NULL && before(first)->flags & EVENT_SKIPS)
+    first = before(first);
   while (first != e) {
-    struct event *behind = first->behind;
+    struct event *next = behind(first);
     finish_unheard(L, r, first, 0);
-    first = behind;
+    first = next;
   }
 }
 
@@ -139,8 +161,8 @@ void skip_conclude(lua_State *L, struct ring *r, struct event *e)
 {
   finish_before(L, r, e);
   if (e->flags & EVENT_SKIPS && !(e->flags & EVENT_HARD))
-    while (e->behind != NULL)
-      finish_unheard(L, r, e->behind, -ECANCELED);
+    while (behind(e) != NULL)
+      finish_unheard(L, r, behind(e), -ECANCELED);
 }
 
 /* Where the kernel has no memory for the whole of a group it begins what it
@@ -151,9 +173,9 @@ void skip_conclude(lua_State *L, struct ring *r, struct event *e)
 static void cut(struct ring *r, struct event *e, unsigned place)
 {
   const struct io_uring_sq *sq = &r->io.sq;
-  e->before->behind = NULL;
-  e->before = NULL;
-  for (; e != NULL; e = e->behind) {
+  event_more(before(e))->behind = NULL;
+  event_more(e)->before = NULL;
+  for (; e != NULL; e = behind(e)) {
     e->flags &= ~EVENT_SKIPS;
     sq->sqes[place++ & sq->ring_mask].flags &=
         (uint8_t)~IOSQE_CQE_SKIP_SUCCESS;
@@ -168,6 +190,6 @@ void skip_check_whole(struct ring *r)
   if (head == sq->sqe_tail)
     return;
   e = event_find(&r->events, sq->sqes[head & sq->ring_mask].user_data);
-  if (e != NULL && e->flags & EVENT_GROUPED && e->before != NULL)
+  if (e != NULL && e->flags & EVENT_GROUPED && before(e) != NULL)
     cut(r, e, head);
 }

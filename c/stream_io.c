@@ -283,7 +283,7 @@ static struct event *send_one(lua_State *L, struct stream *s, struct ring *r,
   sqe.addr = (uintptr_t)(text + m->skip);
   sqe.len = (uint32_t)size;
   e->flags |= EVENT_LENDS;
-  e->string_bytes = size;
+  e->string_bytes = (uint32_t)size;
   r->stats.bytes_lent += size;
   lua_pushvalue(L, m->index);
   event_anchor(L, &r->events, e);
@@ -318,7 +318,7 @@ static void add_arguments(lua_State *L, struct stream *s, struct ring *r,
       add_loan(r, e, b->block, b->offset + m.skip, size);
     } else {
       add_vector(e->aux, text + m.skip, size);
-      e->string_bytes += size;
+      event_add_string(e, size);
     }
   }
   r->stats.bytes_lent += e->string_bytes;
