@@ -411,20 +411,40 @@ int task_note_traceback(lua_State *L)
   return 1;
 }
 
+static bool is_fine(int status)
+{
+  return status == LUA_OK || status == LUA_YIELD;
+}
+
+/* What is called at the end has ended.  Its error takes the place of another,
+** as that of a <close> variable does. */
+static int task_finished(lua_State *L, int status, lua_KContext ctx)
+{
+  struct task *t = (struct task *)ctx;
+  (void)L;
+  if (!is_fine(status))
+    t->end = END_FAILED;
+  return t->end == END_FAILED ? 1 : 0;
+}
+
 /* The function returned or raised; its results, or the error, are what the
 ** coroutine ends with. */
 static int task_finish(lua_State *L, int status, lua_KContext ctx)
 {
   struct task *t = (struct task *)ctx;
-  if (status == LUA_OK || status == LUA_YIELD) {
-    t->end = END_RETURNED;
-    return lua_gettop(L) - 2;
-  }
-  t->end = END_FAILED;
-  return 1;
+  t->end = is_fine(status) ? END_RETURNED : END_FAILED;
+  if (!t->finishes)
+    return t->end == END_RETURNED ? lua_gettop(L) - TASK_BASE : 1;
+  lua_settop(L, TASK_FINISH_BASE + 1); /* the error, or nil */
+  for (int i = TASK_BASE + 1; i <= TASK_FINISH_BASE + 1; i++)
+    lua_pushvalue(L, i);
+  status = lua_pcallk(L, 3, 0, 2, ctx, task_finished);
+  return task_finished(L, status, ctx);
 }
 
-/* The body of every task: task, handler, function, arguments.  The protected
+/* The body of every task: task, handler, function, arguments; with `finishes`
+** what is called at the end and its arguments are between, and the results of
+** the function do not matter.  The protected
 ** call is here, inside the coroutine, so that <close> variables of a failing
 ** function are closed where they can still await.  The task stays on the
 ** stack: the continuations refer to it, and a child of fork may still resume
@@ -432,8 +452,10 @@ static int task_finish(lua_State *L, int status, lua_KContext ctx)
 int task_main(lua_State *L)
 {
   struct task *t = lua_touserdata(L, 1);
-  int status = lua_pcallk(L, lua_gettop(L) - 3, LUA_MULTRET, 2,
-                          (lua_KContext)t, task_finish);
+  const int base = t->finishes ? TASK_FINISH_BASE : TASK_BASE;
+  int status =
+      lua_pcallk(L, lua_gettop(L) - base - 1, t->finishes ? 0 : LUA_MULTRET, 2,
+                 (lua_KContext)t, task_finish);
   return task_finish(L, status, (lua_KContext)t);
 }
 

@@ -46,6 +46,7 @@ struct task {
   bool interrupted : 1; /* woken by cancel, not by what it waited for */
   bool observed : 1;    /* somebody has been, or will be, given its failure */
   bool timed : 1;       /* its timer is that of a call, see task_time_call */
+  bool finishes : 1;    /* a function of its own is called at its end */
   uint8_t granted : 2;  /* what a channel had for it, see channel.c */
   bool locals_shared;   /* see locals.c */
   uint16_t nplaces;     /* in lines of channels; 0: it stands in none */
@@ -182,6 +183,11 @@ void tasks_let_go(lua_State *L, struct core *core);
 
 /* Forgets every task without running it: in a child of fork. */
 void tasks_abandon(lua_State *L, struct core *core);
+
+/* How many values there are on the stack of a task, below the function that it
+** is for: itself, the message handler; what is called at the end and two
+** arguments to that. */
+enum { TASK_BASE = 2, TASK_FINISH_BASE = 5 };
 
 /* Between task.c and task_object.c: the body of every coroutine and its
 ** message handler; anchoring a new task, which is on the top of the stack; the

@@ -19,10 +19,12 @@ static struct task *totask(lua_State *L)
   return t != NULL ? t : luaL_checkudata(L, 1, TASK_TYPE);
 }
 
-/* On the stack: the scope, the function, its arguments. */
-static int spawn(lua_State *L, struct core *core, struct scope *scope)
+/* On the stack: the scope, what is called at the end if it finishes, the
+** function, its arguments. */
+static int spawn(lua_State *L, struct core *core, struct scope *scope,
+                 bool finishes)
 {
-  int nargs = lua_gettop(L) - 2;
+  int moved = lua_gettop(L) - 1;
   struct task *t;
   if (scope->left)
     return luaL_error(L, "the scope has been left: no task outlives it");
@@ -30,21 +32,22 @@ static int spawn(lua_State *L, struct core *core, struct scope *scope)
   memset(t, 0, sizeof *t);
   t->core = core;
   t->state = TASK_ENDED; /* until it is whole */
+  t->finishes = finishes;
   lua_rawgeti(L, LUA_REGISTRYINDEX, core->task_meta_ref);
   lua_setmetatable(L, -2);
   t->co = lua_newthread(L);
   lua_setiuservalue(L, -2, TASK_THREAD);
   lua_pushvalue(L, 1);
   lua_setiuservalue(L, -2, TASK_MORE);
-  if (nargs + 4 > LUA_MINSTACK && !lua_checkstack(t->co, nargs + 4))
+  if (moved + 3 > LUA_MINSTACK && !lua_checkstack(t->co, moved + 3))
     return luaL_error(L, "too many arguments to a task");
   lua_pushcfunction(t->co, task_main);
   lua_pushvalue(L, -1);
   lua_xmove(L, t->co, 1);
   lua_pushcfunction(t->co, task_note_traceback);
-  lua_insert(L, 2); /* scope; task; fn; args */
-  lua_xmove(L, t->co, nargs + 1);
-  t->nargs = nargs + 3;
+  lua_insert(L, 2); /* scope; task; the rest */
+  lua_xmove(L, t->co, moved);
+  t->nargs = moved + 2;
   if (core->has_locals)
     locals_inherit(L, t);
   task_anchor(L, t);
@@ -59,7 +62,22 @@ static int task_spawn(lua_State *L)
   struct core *core = core_upvalue(L);
   core_enter(L, core);
   luaL_checktype(L, 2, LUA_TFUNCTION);
-  return spawn(L, core, luaL_checkudata(L, 1, SCOPE_TYPE));
+  return spawn(L, core, luaL_checkudata(L, 1, SCOPE_TYPE), false);
+}
+
+/* spawn_finishing(scope, finish, a, b, fn, …) -> Task.  However fn ends,
+** finish(a, b, err) is called then, as the last of the task, and may await; err
+** is what fn failed with, or nil.  A task
+** that is cancelled before it has begun calls neither.  For what every one of
+** many tasks does at its end: the frame of a function with <close> variables
+** would cost each 80 bytes while it waits */
+static int task_spawn_finishing(lua_State *L)
+{
+  struct core *core = core_upvalue(L);
+  core_enter(L, core);
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  luaL_checktype(L, 5, LUA_TFUNCTION);
+  return spawn(L, core, luaL_checkudata(L, 1, SCOPE_TYPE), true);
 }
 
 /* spawn_here(fn, …) -> Task, in the current scope */
@@ -70,7 +88,7 @@ static int task_spawn_here(lua_State *L)
   luaL_checktype(L, 1, LUA_TFUNCTION);
   scope_push_current(L, core);
   lua_insert(L, 1);
-  return spawn(L, core, lua_touserdata(L, 1));
+  return spawn(L, core, lua_touserdata(L, 1), false);
 }
 
 /* Pushes what an ended task came to, or raises its error. */
@@ -325,10 +343,15 @@ static const luaL_Reg task_methods[] = {
 };
 
 static const luaL_Reg task_functions[] = {
-    {"spawn", task_spawn},     {"spawn_here", task_spawn_here},
-    {"sleep", task_sleep},     {"yield", task_yield},
-    {"now", task_now},         {"shield", task_shield},
-    {"current", task_current}, {NULL, NULL},
+    {"spawn_finishing", task_spawn_finishing},
+    {"spawn", task_spawn},
+    {"spawn_here", task_spawn_here},
+    {"sleep", task_sleep},
+    {"yield", task_yield},
+    {"now", task_now},
+    {"shield", task_shield},
+    {"current", task_current},
+    {NULL, NULL},
 };
 
 void task_register(lua_State *L, struct core *core)

@@ -103,13 +103,8 @@ local function all_of(address, bytes)
   return stream:read "a"
 end
 
--- Bytes of memory that a process has.
 local function resident(server)
-  for line in io.lines(("/proc/%d/status"):format(server:pid())) do
-    if line:find "^VmRSS" then
-      return tonumber(line:match "%d+") * 1024
-    end
-  end
+  return helper.resident(server:pid())
 end
 
 -- It is to have grown by less than so many MiB.  A sanitizer keeps what is freed for a while.

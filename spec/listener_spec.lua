@@ -384,6 +384,51 @@ describe("serve", function()
     end)
   end)
 
+  it("costs at most 2 KB for a connection that is silent, its task included", function()
+    if helper.slow then
+      return pending "checking costs memory of its own"
+    end
+    local FIRST, ALL = 1000, 4000
+    local path = helper.tmpname [[
+      local uring = require "uring"
+      require "testkit".limit_fds(1 << 20)
+      uring.run(function()
+        local listener = assert(uring.listen { "127.0.0.1:0", backlog = 4096 })
+        print(listener:address())
+        io.stdout:flush()
+        listener:serve(function(stream)
+          local text = stream:read_some()
+          while text do
+            stream:write(text)
+            text = stream:read_some()
+          end
+        end)
+      end)
+    ]]
+    helper.testkit.limit_fds(1 << 20)
+    if (tonumber(io.popen "ulimit -n":read "l") or math.huge) < ALL + 50 then
+      return pending "too few descriptors are allowed"
+    end
+    run(function()
+      local server <close> = assert(uring.process.spawn { "lua5.4", path, stdout = "pipe", grace = 0 })
+      local address, clients = server.stdout:read(), {}
+      local function up_to(n) -- and each has been served once
+        for i = #clients + 1, n do
+          clients[i] = assert(uring.connect(address))
+          clients[i]:write(i, "\n")
+          assert.are.equal(tostring(i), clients[i]:read())
+        end
+        return helper.resident(server:pid())
+      end
+      local before = up_to(FIRST)
+      local each = (up_to(ALL) - before) / (ALL - FIRST)
+      assert.is_true(each <= 2048, each .. " bytes")
+      assert.is_true(each >= 1000, each .. " bytes")
+      server:kill()
+      close(clients)
+    end)
+  end)
+
   it("contains the failure of a connection, and that of tasks it has spawned", function()
     run(function()
       local listener = assert(uring.listen "127.0.0.1:0")

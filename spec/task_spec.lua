@@ -897,6 +897,105 @@ describe("await", function()
   end)
 end)
 
+describe("what is called at the end of a task", function()
+  helper.watch(before_each, after_each)
+
+  -- Runs fn in a task that finishes; what its end was given, and what became of it.
+  local function finishing(fn, finish)
+    local got
+    local task
+    local told = reports(function()
+      uring.run(function()
+        local s = core.scope()
+        s:report_to(function() end)
+        task = core.spawn_finishing(s, function(a, b, err, ...)
+          assert(select("#", ...) == 0)
+          got = { a, b, err }
+          if finish then
+            finish(err)
+          end
+        end, "a", "b", fn, "one", "two")
+        uring.sleep(0.001)
+        task:cancel()
+        s:join()
+        s:leave()
+      end)
+    end)
+    assert.are.equal(0, #told)
+    return got, task
+  end
+
+  it("is given what it was to be, and that nothing failed", function()
+    local arguments
+    local got, task = finishing(function(...) arguments = pack(...) return 1, 2, 3 end)
+    assert.are.same({ "a", "b" }, got)
+    assert.are.same({ n = 2, "one", "two" }, arguments)
+    assert.are.equal("returned", task:status())
+    assert.are.same({ n = 0 }, pack(task:await()))
+  end)
+
+  it("is given the error, which stays the task's", function()
+    local got, task = finishing(function() error("on purpose", 0) end)
+    assert.are.same({ "a", "b", "on purpose" }, got)
+    assert.are.equal("failed", task:status())
+    assert.are.equal("on purpose", helper.error_of(task.await, task))
+    assert.matches("task_spec", task:traceback())
+  end)
+
+  it("is given the cancellation, and may await all the same", function()
+    local slept = 0
+    local got, task = finishing(function() uring.sleep(10) end, function()
+      uring.shield(uring.sleep, 0.002)
+      slept = slept + 1
+    end)
+    assert.are.same({ "a", "b", uring.cancelled }, got)
+    assert.are.equal("cancelled", task:status())
+    assert.are.equal(1, slept)
+  end)
+
+  it("awaits after a function that has awaited", function()
+    local log = {}
+    local _, task = finishing(function()
+      uring.yield()
+      log[#log + 1] = "fn"
+    end, function()
+      uring.yield()
+      log[#log + 1] = "finish"
+    end)
+    assert.are.same({ "fn", "finish" }, log)
+    assert.are.equal("returned", task:status())
+  end)
+
+  it("fails the task if it fails, and instead of another error", function()
+    for _, fn in ipairs { function() end, function() error("first", 0) end, function() uring.sleep(10) end } do
+      local _, task = finishing(fn, function() error("of the end", 0) end)
+      assert.are.equal("failed", task:status())
+      assert.are.equal("of the end", helper.error_of(task.await, task))
+    end
+  end)
+
+  it("is not called for one that never began", function()
+    local called = false
+    uring.run(function()
+      local s = core.scope()
+      core.spawn_finishing(s, function() called = true end, 1, 2, function() called = true end):cancel()
+      s:join()
+      s:leave()
+    end)
+    assert.is_false(called)
+  end)
+
+  it("is a function, and so is what comes before", function()
+    uring.run(function()
+      local s = core.scope()
+      assert.matches("function expected", helper.error_of(core.spawn_finishing, s, 1, 2, 3, print))
+      assert.matches("function expected", helper.error_of(core.spawn_finishing, s, print, 2, 3))
+      s:join()
+      s:leave()
+    end)
+  end)
+end)
+
 describe("a deadlock", function()
   helper.watch(before_each, after_each)
 

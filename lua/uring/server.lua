@@ -9,27 +9,27 @@ local latest = require "uring.replaced".latest
 local options = require "uring.options"
 local scope = require "uring.scope"
 
-local cancelled = core.cancelled
+local cancelled, spawn = core.cancelled, core.spawn_finishing
 
 local known = { max = "integer", on_error = "function" }
 
-local Server = { __name = "uring.server" }
+-- The task of a connection.
+local function attend(self, connection)
+  self.connections[connection] = nil
+  return latest(self.handler)(connection)
+end
 
 -- A connection has ended: there is room for another, and maybe a descriptor.
-function Server:__close(err)
+local function finish(self, connection, err)
+  local closed, why = pcall(connection.close, connection)
   self.running = self.running - 1
   if err == cancelled then
     self.cancelled = self.cancelled + 1
   end
   self.timer:set(0)
-end
-
--- The task of a connection.
-local function attend(self, connection)
-  local _ <close> = self
-  local stream <close> = connection
-  self.connections[connection] = nil
-  latest(self.handler)(stream)
+  if not closed then
+    error(why, 0)
+  end
 end
 
 local function complain(err, traceback)
@@ -89,7 +89,7 @@ local function run(connections, self, next_connection)
     connection, message, errno = next_connection(self.listener, self.max ~= nil, pause, tell)
     if connection then
       self.connections[connection] = false -- not lost, should there be no memory for a task
-      self.connections[connection] = connections:spawn(attend, self, connection)
+      self.connections[connection] = spawn(connections, finish, self, connection, attend, self, connection)
       self.running = self.running + 1
     end
   until not connection
@@ -124,7 +124,7 @@ function M.serve(listener, handler, given, next_connection)
   if given.max and given.max < 1 then
     error(("option 'max' of serve is %d, not 1 or more"):format(given.max), 3)
   end
-  local self = setmetatable({
+  local self = {
     listener = listener;
     handler = handler;
     max = given.max;
@@ -135,7 +135,7 @@ function M.serve(listener, handler, given, next_connection)
     timer = core.timer();  -- what the accepting task waits for besides
     ended = core.timer();  -- when there is nobody left
     scope = nil;
-  }, Server)
+  }
   listener.servers[self] = true
   local _ <close> = setmetatable({}, { __close = function() core.shield(leave, self) end })
   return scope.scope(run, self, next_connection)

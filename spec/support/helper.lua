@@ -72,6 +72,15 @@ function M.collect()
   collectgarbage()
 end
 
+--- Bytes of memory that are resident in a process.
+function M.resident(pid)
+  for line in io.lines(("/proc/%d/status"):format(pid)) do
+    if line:find "^VmRSS" then
+      return tonumber(line:match "%d+") * 1024
+    end
+  end
+end
+
 --- Lets the loop turn until the condition holds; raises after two seconds.
 function M.eventually(condition, message)
   for _ = 1, 400 do

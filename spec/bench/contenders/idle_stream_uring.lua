@@ -9,18 +9,17 @@ local function pid()
   return f:read "n"
 end
 
-local function serve(conn)
+local function echo(conn)
   while true do
     local chunk = conn:read_some()
     if not chunk then break end
     assert(conn:write(chunk))
   end
-  conn:close()
 end
 
 uring.run(function()
   local server <close> = assert(uring.listen { "127.0.0.1:0", backlog = 4096 })
   io.write(("pid=%d port=%s\n"):format(pid(), server:address():match "%d+$"))
   io.flush()
-  for _ = 1, connections do uring.spawn(serve, (assert(server:accept()))) end
+  server:serve(echo, { max = connections })
 end)
