@@ -1,5 +1,5 @@
-/* Channels, and selecting among several. */
-#include "channel.h"
+/* Channels. */
+#include "channel_parts.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -8,23 +8,10 @@
 #include "ring.h"
 #include "task.h"
 
-#define CHANNEL_TYPE "uring.channel"
 #define CAPACITY_MAX (1 << 24)
-#define CASES_MAX    256
-
-struct channel {
-  struct core *core;
-  unsigned capacity;
-  unsigned head, count; /* of the buffer, a circle from place 1 on */
-  bool closed;
-  struct waiting_list receivers, senders;
-};
 
 /* The buffer: a table, as user value 1 of the channel. */
 enum { CHANNEL_BUFFER = 1 };
-
-/* What a task that waited is woken with.  A value is on its stack. */
-enum grant { GRANT_NOTHING, GRANT_SENT, GRANT_VALUE, GRANT_CLOSED };
 
 static struct channel *tochannel(lua_State *L, int index)
 {
@@ -154,7 +141,7 @@ static void hand_over(lua_State *L, struct waiting *w, int value)
 }
 
 /* Sends the value at a stack index if that can be done at once. */
-static bool send_now(lua_State *L, int index, struct channel *c, int value)
+bool channel_send_now(lua_State *L, int index, struct channel *c, int value)
 {
   struct waiting *w = first(&c->receivers);
   if (w != NULL)
@@ -168,7 +155,7 @@ static bool send_now(lua_State *L, int index, struct channel *c, int value)
 
 /* Pushes a value if one can be had at once.  The sender that waits longest is
 ** next: its value takes the place that gets free. */
-static bool receive_now(lua_State *L, int index, struct channel *c)
+bool channel_receive_now(lua_State *L, int index, struct channel *c)
 {
   struct waiting *w = first(&c->senders);
   if (c->count > 0) {
@@ -186,7 +173,7 @@ static bool receive_now(lua_State *L, int index, struct channel *c)
   return true;
 }
 
-static int push_closed(lua_State *L)
+int channel_push_closed(lua_State *L)
 {
   lua_pushnil(L);
   lua_pushliteral(L, "closed");
@@ -211,11 +198,10 @@ static void check_value(lua_State *L, int index)
                 "nil is what a closed channel gives");
 }
 
-/* Who would have to wait, as task_awaiting.  A coroutine inside of the task,
-** whose stack the places refer to, lives as long as the task from here on, or
+/* A coroutine inside of the task, whose stack the places refer to, lives as long as the task from here on, or
 ** until another takes its place; what that allocates may run finalisers, so
 ** it comes before anything is looked at. */
-static struct task *who_awaits(lua_State *L, struct core *core)
+struct task *channel_awaiting(lua_State *L, struct core *core)
 {
   struct task *t = task_awaiting(L, core);
   if (t != NULL && L != t->co) {
@@ -227,32 +213,29 @@ static struct task *who_awaits(lua_State *L, struct core *core)
   return t;
 }
 
-/* Parks the task, which has taken its places; there is room on the stack. */
-static int wait_there(lua_State *L, struct task *t, lua_KFunction k)
+int waiting_park(lua_State *L, struct task *t, lua_KFunction k)
 {
   t->granted = GRANT_NOTHING;
   t->top = lua_gettop(L);
   return task_park(L, t, NULL, k, (lua_KContext)t);
 }
 
-/* Somebody but the turn has resumed it: drops what they passed.  A value that
-** has come meanwhile stays. */
-static int wait_again(lua_State *L, struct task *t, lua_KFunction k)
+int waiting_park_again(lua_State *L, struct task *t, lua_KFunction k)
 {
   lua_settop(L, t->top + (t->granted == GRANT_VALUE ? 1 : 0));
   return task_park_again(L, t, k);
 }
 
-static void enter_as(struct waiting_list *list, struct waiting *w,
-                     struct waiting as)
+void waiting_enter(struct waiting_list *list, struct waiting *w,
+                   struct waiting as)
 {
   *w = as;
   enter_line(list, w);
 }
 
-/* Takes `n` places for a task that stands nowhere. */
-static void set_places(struct task *t, struct waiting *places, int n)
+void waiting_take(struct task *t, struct waiting *places, int n)
 {
+  outcome_clear(t->core, &t->outcome); /* which lies there, too */
   t->places = places;
   t->nplaces = (uint16_t)n;
 }
@@ -261,11 +244,10 @@ static int wait_in_line(lua_State *L, struct task *t,
                         struct waiting_list *list, int value, lua_KFunction k)
 {
   luaL_checkstack(L, 4, "no room for a value to come");
-  outcome_clear(t->core, &t->outcome);
-  enter_as(list, &t->place,
-           (struct waiting){.task = t, .L = L, .value = value});
-  set_places(t, &t->place, 1);
-  return wait_there(L, t, k);
+  waiting_take(t, &t->place, 1);
+  waiting_enter(list, &t->place,
+                (struct waiting){.task = t, .L = L, .value = value});
+  return waiting_park(L, t, k);
 }
 
 static int send_k(lua_State *L, int status, lua_KContext ctx)
@@ -273,16 +255,16 @@ static int send_k(lua_State *L, int status, lua_KContext ctx)
   struct task *t = (struct task *)ctx;
   (void)status;
   if (!task_is_resumed(t))
-    return wait_again(L, t, send_k);
+    return waiting_park_again(L, t, send_k);
   task_check_interrupted(L, t);
   if (t->granted == GRANT_CLOSED)
-    return push_closed(L);
+    return channel_push_closed(L);
   lua_pushboolean(L, 1);
   return 1;
 }
 
 /* Perhaps: those who wait may turn out to be lost. */
-static bool can_send(void *arg)
+bool channel_can_send(void *arg)
 {
   const struct channel *c = arg;
   return c->closed || c->receivers.head != NULL || c->count < c->capacity;
@@ -296,14 +278,14 @@ static int channel_send(lua_State *L)
   struct task *t;
   check_value(L, 2);
   lua_settop(L, 2);
-  t = who_awaits(L, c->core);
-  while (!c->closed && !send_now(L, 1, c, 2)) {
+  t = channel_awaiting(L, c->core);
+  while (!c->closed && !channel_send_now(L, 1, c, 2)) {
     if (t != NULL)
       return wait_in_line(L, t, &c->senders, 2, send_k);
-    loop_until(L, core_home(L, c->core), UINT64_MAX, can_send, c);
+    loop_until(L, core_home(L, c->core), UINT64_MAX, channel_can_send, c);
   }
   if (c->closed)
-    return push_closed(L);
+    return channel_push_closed(L);
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -315,8 +297,8 @@ static int channel_try_send(lua_State *L)
   struct channel *c = usable(L);
   check_value(L, 2);
   if (c->closed)
-    return push_closed(L);
-  lua_pushboolean(L, send_now(L, 1, c, 2));
+    return channel_push_closed(L);
+  lua_pushboolean(L, channel_send_now(L, 1, c, 2));
   return 1;
 }
 
@@ -329,13 +311,13 @@ static int receive_k(lua_State *L, int status, lua_KContext ctx)
   struct task *t = (struct task *)ctx;
   (void)status;
   if (!task_is_resumed(t))
-    return wait_again(L, t, receive_k);
+    return waiting_park_again(L, t, receive_k);
   task_check_interrupted(L, t);
-  return t->granted == GRANT_CLOSED ? push_closed(L) : 1;
+  return t->granted == GRANT_CLOSED ? channel_push_closed(L) : 1;
 }
 
 /* As above. */
-static bool can_receive(void *arg)
+bool channel_can_receive(void *arg)
 {
   const struct channel *c = arg;
   return c->closed || c->senders.head != NULL || c->count > 0;
@@ -347,13 +329,13 @@ static int channel_receive(lua_State *L)
   struct channel *c = usable(L);
   struct task *t;
   lua_settop(L, 1);
-  t = who_awaits(L, c->core);
-  while (!receive_now(L, 1, c)) {
+  t = channel_awaiting(L, c->core);
+  while (!channel_receive_now(L, 1, c)) {
     if (c->closed)
-      return push_closed(L);
+      return channel_push_closed(L);
     if (t != NULL)
       return wait_in_line(L, t, &c->receivers, 0, receive_k);
-    loop_until(L, core_home(L, c->core), UINT64_MAX, can_receive, c);
+    loop_until(L, core_home(L, c->core), UINT64_MAX, channel_can_receive, c);
   }
   return 1;
 }
@@ -362,10 +344,10 @@ static int channel_receive(lua_State *L)
 static int channel_try_receive(lua_State *L)
 {
   struct channel *c = usable(L);
-  if (receive_now(L, 1, c))
+  if (channel_receive_now(L, 1, c))
     return 1;
   if (c->closed)
-    return push_closed(L);
+    return channel_push_closed(L);
   lua_pushnil(L);
   return 1;
 }
@@ -377,147 +359,6 @@ static int channel_values(lua_State *L)
   lua_getfield(L, lua_upvalueindex(2), "receive");
   lua_pushvalue(L, 1);
   return 2;
-}
-
-/*
-** Selecting.  Cases: a channel to receive from, or { channel, value } to send
-** to.  The stack of one that waits: the cases, then for each of them its
-** channel and its value, nil where it receives.
-*/
-
-static int case_channel(int which)
-{
-  return 2 * which;
-}
-
-static void push_case(lua_State *L, int which)
-{
-  int type = lua_rawgeti(L, 1, which);
-  if (type == LUA_TTABLE) {
-    lua_rawgeti(L, -1, 1);
-    lua_rawgeti(L, -2, 2);
-    lua_remove(L, -3);
-    luaL_argcheck(L, !lua_isnil(L, -1), 1, "nil cannot be sent");
-  } else {
-    lua_pushnil(L);
-  }
-  luaL_argcheck(L, luaL_testudata(L, -2, CHANNEL_TYPE) != NULL, 1,
-                "channels, or { channel, value }, expected");
-}
-
-/* Tries one case; pushes what select returns: which, and the value received,
-** true for one sent, or nil, "closed".  0: it has to wait. */
-static int try_case(lua_State *L, int which)
-{
-  int at = case_channel(which);
-  struct channel *c = tochannel(L, at);
-  bool sends = !lua_isnil(L, at + 1);
-  lua_pushinteger(L, which);
-  if (sends && !c->closed && send_now(L, at, c, at + 1)) {
-    lua_pushboolean(L, 1);
-    return 2;
-  }
-  if (!sends && receive_now(L, at, c))
-    return 2;
-  if (c->closed)
-    return 1 + push_closed(L);
-  lua_pop(L, 1);
-  return 0;
-}
-
-/* Begins with another case each time, so that none is starved.  Not in turn:
-** who selects every other time would begin with the same one again. */
-static int try_cases(lua_State *L, struct core *core, int n)
-{
-  unsigned *seed = &core->sched.selects, begin;
-  *seed = *seed * 1664525u + 1013904223u;
-  begin = *seed >> 16;
-  for (int i = 0; i < n; i++) {
-    int values = try_case(L, (int)((begin + (unsigned)i) % (unsigned)n) + 1);
-    if (values > 0)
-      return values;
-  }
-  return 0;
-}
-
-static int select_k(lua_State *L, int status, lua_KContext ctx)
-{
-  struct task *t = (struct task *)ctx;
-  (void)status;
-  if (!task_is_resumed(t))
-    return wait_again(L, t, select_k);
-  task_check_interrupted(L, t);
-  lua_pushinteger(L, t->which);
-  if (t->granted == GRANT_CLOSED)
-    return 1 + push_closed(L);
-  if (!lua_isnil(L, case_channel(t->which) + 1)) {
-    lua_pushboolean(L, 1); /* sent */
-    return 2;
-  }
-  lua_insert(L, -2); /* below the value, which came first */
-  return 2;
-}
-
-static int wait_in_lines(lua_State *L, struct task *t, int n)
-{
-  struct waiting *places;
-  luaL_checkstack(L, 4, "no room for a value to come");
-  places = mem_alloc(t->core, (size_t)n * sizeof *places);
-  if (places == NULL)
-    return luaL_error(L, "not enough memory to select");
-  for (int i = 0; i < n; i++) {
-    int at = case_channel(i + 1);
-    struct channel *c = lua_touserdata(L, at);
-    int value = lua_isnil(L, at + 1) ? 0 : at + 1;
-    enter_as(
-        value != 0 ? &c->senders : &c->receivers, &places[i],
-        (struct waiting){.task = t, .L = L, .value = value, .which = i + 1});
-  }
-  outcome_clear(t->core, &t->outcome);
-  set_places(t, places, n);
-  return wait_there(L, t, select_k);
-}
-
-struct selecting {
-  lua_State *L;
-  int n;
-};
-
-static bool can_select(void *arg)
-{
-  const struct selecting *s = arg;
-  for (int i = 1; i <= s->n; i++) {
-    int at = case_channel(i);
-    struct channel *c = lua_touserdata(s->L, at);
-    if (lua_isnil(s->L, at + 1) ? can_receive(c) : can_send(c))
-      return true;
-  }
-  return false;
-}
-
-/* select { case, … } -> which, value | which, true | which, nil, "closed" */
-static int channel_select(lua_State *L)
-{
-  struct core *core = core_upvalue(L);
-  struct selecting s = {L, 0};
-  struct task *t;
-  int values;
-  core_enter(L, core);
-  luaL_checktype(L, 1, LUA_TTABLE);
-  lua_settop(L, 1);
-  s.n = (int)lua_rawlen(L, 1);
-  luaL_argcheck(L, s.n > 0, 1, "there is nothing to select from");
-  luaL_argcheck(L, s.n <= CASES_MAX, 1, "too many cases");
-  luaL_checkstack(L, 2 * s.n + 8, "too many cases");
-  for (int i = 1; i <= s.n; i++)
-    push_case(L, i);
-  t = who_awaits(L, core);
-  while ((values = try_cases(L, core, s.n)) == 0) {
-    if (t != NULL)
-      return wait_in_lines(L, t, s.n);
-    loop_until(L, core_home(L, core), UINT64_MAX, can_select, &s);
-  }
-  return values;
 }
 
 /*
@@ -608,7 +449,7 @@ static const luaL_Reg meta[] = {
 
 static const luaL_Reg functions[] = {
     {"channel", channel_new},
-    {"select", channel_select},
+    {"select", select_lua},
     {NULL, NULL},
 };
 

@@ -145,6 +145,7 @@ build = {
         "c/ring_tuning.c",
         "c/rows.c",
         "c/scope.c",
+        "c/select.c",
         "c/signals.c",
         "c/skip.c",
         "c/sockaddr.c",
