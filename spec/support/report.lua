@@ -130,7 +130,7 @@ return function(options)
   end
 
   function handler.suiteEnd()
-    if passed + failed == 0 then
+    if passed + failed + skipped == 0 then
       -- Published, not just counted, so that busted exits with non-zero too.
       busted.publish({ "error", "suite" }, { descriptor = "suite" }, nil, "no test ran", {})
     end
