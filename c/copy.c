@@ -219,17 +219,35 @@ static int copy_single(struct copy_job *j)
   return err;
 }
 
+/* There is no descriptor for the first of its files: what a directory holds
+** without having got anywhere would be missing where others do.  It is as if
+** nothing had been tried. */
+static void let_go(struct copy_job *j)
+{
+  struct twin *t = j->part->twin;
+  close(t->from);
+  close(t->to);
+  t->from = t->to = -1;
+  if (t->created)
+    rmdir(j->to);
+  j->in_part = false;
+}
+
 static int fill_and_copy(struct copy_job *j)
 {
+  const bool opens = j->part->twin == NULL;
   int err = 0;
-  if (j->part->twin == NULL)
+  if (opens)
     err = open_twin(j->part, j);
   if (err == 0)
     err = fill_part(j->part);
   if (err != 0)
     return err;
   j->end = j->part->nfiles < FIRST_FILES ? j->part->nfiles : FIRST_FILES;
-  return copy_range(j);
+  err = copy_range(j);
+  if (opens && j->copied == 0 && (err == EMFILE || err == ENFILE))
+    let_go(j);
+  return err;
 }
 
 static void copy_run(struct job *job)

@@ -213,6 +213,9 @@ describe("copying", function()
     end)
 
     it("copies with few descriptors, by fewer jobs", function()
+      if helper.valgrind then
+        return pending "valgrind has descriptors of its own, below the limit, too"
+      end
       local files = make_tree("from", 60, 3)
       local text, status = helper.script(([[
         local uring, testkit = require "uring", require "testkit"
@@ -226,6 +229,30 @@ describe("copying", function()
       assert.are.equal(0, status)
       assert.is_truthy(text:find(("^%d\t%%d+\t68\ntrue\t0\n$"):format(files)), text)
       assert.are.equal("", shell("diff -r %s %s", p "from", p "to"))
+    end)
+
+    it("copies with few descriptors, whoever of its jobs gets them", function()
+      if helper.valgrind then
+        return pending "valgrind has descriptors of its own, below the limit, too"
+      end
+      local files = make_tree("from", 40, 4)
+      local text, status = helper.script(([[
+        local uring, testkit = require "uring", require "testkit"
+        local fs = require "uring.fs"
+        uring.sleep(0)
+        local before = testkit.fds()
+        for spare = 6, 16 do
+          for limit = 8, 24, 8 do
+            testkit.spare_fds(spare)
+            local n, message = fs.copy(%q, %q, { recursive = true, limit = limit })
+            testkit.limit_fds(1000)
+            assert(n == %d, spare .. " " .. limit .. ": " .. tostring(message or n))
+            assert(fs.remove(%q, { recursive = true }))
+          end
+        end
+        print(testkit.fds() == before, uring.stats().jobs)
+      ]]):format(p "from", p "to", files, p "to"))
+      assert.are.same({ "true\t0\n", 0 }, { text, status })
     end)
 
     it("says that there are no descriptors where even one job finds none", function()

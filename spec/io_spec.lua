@@ -8,6 +8,15 @@ local uring = require "uring"
 local uio, errno = uring.io, uring.errno
 local pack = table.pack
 
+-- A spec that starts a command.
+local function spawning(name, fn)
+  if helper.can_spawn() then
+    it(name, fn)
+  else
+    it(name, function() pending "this valgrind knows no pidfd" end)
+  end
+end
+
 local function slurp(path)
   local f <close> = assert(io.open(path, "rb"))
   return f:read "a"
@@ -319,7 +328,7 @@ describe("uring.io", function()
       assert.are.equal(5, ticks)
     end)
 
-    it("that cannot seek say so", function()
+    spawning("that cannot seek say so", function()
       same(function(lib)
         local f <close> = lib.popen "printf hello"
         local sought = pack(f:seek("set", 1))
@@ -371,7 +380,7 @@ describe("uring.io", function()
   end)
 
   describe("popen", function()
-    it("gives the three results of close", function()
+    spawning("gives the three results of close", function()
       for _, command in ipairs { "exit 0", "exit 3", "true", "false", "kill -9 $$", "kill -TERM $$", "exit 255",
         "/nonexistent/command 2>/dev/null", "" } do
         same(function(lib)
@@ -385,7 +394,7 @@ describe("uring.io", function()
       end)
     end)
 
-    it("reads what a command prints", function()
+    spawning("reads what a command prints", function()
       same(function(lib)
         local f <close> = lib.popen "printf 'one\\ntwo\\n0x10 rest'"
         return f:read("l", "L", "n", "a", "a", "l")
@@ -409,7 +418,7 @@ describe("uring.io", function()
       end)
     end)
 
-    it("writes what a command reads", function()
+    spawning("writes what a command reads", function()
       same(function(lib)
         local path = helper.tmpname ""
         local f = lib.popen("cat > " .. path, "w")
@@ -423,13 +432,13 @@ describe("uring.io", function()
       end)
     end)
 
-    it("ends a command whose output nobody reads", function()
+    spawning("ends a command whose output nobody reads", function()
       local f = uio.popen "exec yes"
       assert.are.equal("y", f:read())
       assert.are.same({ n = 3, nil, "signal", 13 }, pack(f:close()))
     end)
 
-    it("reports a reader that has left", function()
+    spawning("reports a reader that has left", function()
       same(function(lib)
         local f = lib.popen("exec 0<&-; sleep 0.05; exit 4", "w")
         uring.sleep(0.03)
@@ -437,7 +446,7 @@ describe("uring.io", function()
       end)
     end)
 
-    it("waits for the end of the command while other tasks run", function()
+    spawning("waits for the end of the command while other tasks run", function()
       local ticks = 0
       uring.run(function()
         uring.spawn(function()
@@ -455,7 +464,7 @@ describe("uring.io", function()
       end)
     end)
 
-    it("has written what is pending before the command starts", function()
+    spawning("has written what is pending before the command starts", function()
       same(function(lib)
         local path = helper.tmpname ""
         local f <close> = lib.open(path, "w")
@@ -465,7 +474,7 @@ describe("uring.io", function()
       end)
     end)
 
-    it("leaves no zombie when it is dropped", function()
+    spawning("leaves no zombie when it is dropped", function()
       uio.popen "true"
       helper.collect()
       helper.eventually(function()
@@ -650,7 +659,7 @@ describe("uring.io", function()
       assert.are.equal(tonumber("600", 8), stat.mode & tonumber("777", 8))
     end)
 
-    it("report what cannot be done", function()
+    spawning("report what cannot be done", function()
       local path = helper.tmpname "12345"
       local reading <close> = uio.open(path)
       local writing <close> = uio.open(path, "a")
@@ -694,7 +703,7 @@ describe("uring.io", function()
   end)
 
   describe("among tasks", function()
-    it("leaves a command behind where the wait for it is cancelled", function()
+    spawning("leaves a command behind where the wait for it is cancelled", function()
       uring.run(function()
         local f = uio.popen "sleep 0.1"
         local closing = uring.spawn(f.close, f)
@@ -715,7 +724,7 @@ describe("uring.io", function()
       uring.sleep(0.2)
     end)
 
-    it("ends the read of a command that is closed, and one of two closes tells how it ended", function()
+    spawning("ends the read of a command that is closed, and one of two closes tells how it ended", function()
       uring.run(function()
         local f = uio.popen "sleep 0.05; exit 3"
         local reading = uring.spawn(f.read, f)
@@ -727,7 +736,7 @@ describe("uring.io", function()
       end)
     end)
 
-    it("loses nothing to a read that is cancelled or late", function()
+    spawning("loses nothing to a read that is cancelled or late", function()
       uring.run(function()
         local f <close> = uio.popen "printf abc; sleep 0.05; echo def"
         local reading = uring.spawn(f.read, f)

@@ -170,7 +170,7 @@ end
 function ended.directory(self, item, part, ...)
   if not part then
     if is_worth_another_try(self, item, (...)) then
-      push(self, item)
+      table.insert(self.waiting, 1, item) -- what is begun has descriptors, and goes first
     else
       fail(self, item.from, item.to, (...))
     end
