@@ -127,6 +127,9 @@ describe("enter", function()
   end)
 
   it("is interrupted by a signal, and says so", function()
+    if helper.valgrind then
+      return pending "valgrind lets no signal into this system call"
+    end
     local ring = opened.ring()
     local r = opened.pipe()
     local op = ring:prepare("read", r, uring.buffer(1))
