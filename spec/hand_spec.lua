@@ -337,7 +337,10 @@ describe("advance", function()
       end)
       uring.sleep(0.001)
       write_by_other_means(w, "data")
-      local _, _, _, name = uring.peek()
+      local name
+      for _ = 1, 1000 do -- the kernel may take a moment
+        name = name or select(4, uring.peek())
+      end
       assert.are.equal("read", name)
       assert.are.equal(1, uring.advance(10))
       assert.are.same({}, log)
