@@ -56,7 +56,10 @@ local function with_redis(fn)
     os.remove(path)
     local _ <close> = assert(process.spawn { "redis-server", "--port", "0", "--unixsocket", path, "--save", "",
       "--appendonly", "no", stdout = "null", grace = 0 })
-    helper.eventually(function() return uring.op.statx(nil, path, 0) end)
+    helper.eventually(function()
+      local stream = uring.connect("unix:" .. path)
+      return stream and stream:close()
+    end)
     fn("unix:" .. path)
   end)
 end
