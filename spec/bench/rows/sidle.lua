@@ -1,5 +1,5 @@
---- sidle: 10,000 TCP connections of `serve` that wait, a stream and a task each; the figure is the server's resident memory for
--- one of them. The peer has a task each, too, and receives from one pool by operations.
+--- sidle: 10,000 TCP connections of `serve` that wait, a stream and a task each; the figure is the server's resident
+-- memory for one of them. The peer has a task each, too, and receives from one pool by operations.
 
 local CONNECTIONS = 10000
 
