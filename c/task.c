@@ -443,12 +443,13 @@ static int task_finish(lua_State *L, int status, lua_KContext ctx)
 }
 
 /* The body of every task: task, handler, function, arguments; with `finishes`
-** what is called at the end and its arguments are between, and the results of
-** the function do not matter.  The protected
-** call is here, inside the coroutine, so that <close> variables of a failing
-** function are closed where they can still await.  The task stays on the
-** stack: the continuations refer to it, and a child of fork may still resume
-** them. */
+** what is called at the end and its two arguments are between, and the results
+** of the function do not matter.
+**
+** The protected call is here, inside the coroutine, so that <close> variables
+** of a failing function are closed where they can still await.  The task stays
+** on the stack: the continuations refer to it, and a child of fork may still
+** resume them. */
 int task_main(lua_State *L)
 {
   struct task *t = lua_touserdata(L, 1);

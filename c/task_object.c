@@ -67,10 +67,10 @@ static int task_spawn(lua_State *L)
 
 /* spawn_finishing(scope, finish, a, b, fn, …) -> Task.  However fn ends,
 ** finish(a, b, err) is called then, as the last of the task, and may await; err
-** is what fn failed with, or nil.  A task
-** that is cancelled before it has begun calls neither.  For what every one of
-** many tasks does at its end: the frame of a function with <close> variables
-** would cost each 80 bytes while it waits */
+** is what fn failed with, or nil.  A task that is cancelled before it has begun
+** calls neither.  It is for what each of many tasks does at its end: a function
+** with <close> variables below fn would keep 80 bytes of every one that waits
+*/
 static int task_spawn_finishing(lua_State *L)
 {
   struct core *core = core_upvalue(L);
