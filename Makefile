@@ -100,12 +100,13 @@ unexport LUA_PATH_5_4 LUA_CPATH_5_4
 # ------------------------------------------------------------ dependencies
 
 pkgs_base     := gcc libc6-dev make pkg-config liburing-dev lua5.4 \
-                 liblua5.4-dev lua-busted
+                 liblua5.4-dev lua-busted netbase
 pkgs_lint     := lua-check clang-format clang-tidy cppcheck
 pkgs_valgrind := valgrind
 pkgs_rock     := luarocks
 pkgs_doc      := lua-ldoc
-pkgs_bench    := lua-luv lua-cqueues fio redis-server redis-tools
+pkgs_peers    := redis-server redis-tools curl
+pkgs_bench    := lua-luv lua-cqueues fio $(pkgs_peers)
 
 # A goal needs the base and its own set; `make deps` alone takes them all,
 # and `make deps SETS="lint rock"` the base and those.

@@ -72,7 +72,8 @@ describe("connect", function()
   it("takes names of hosts and of services", function()
     run(function()
       local listener <close> = assert(uring.listen "127.0.0.1:0")
-      local name = io.open "/etc/hosts":read "a":match "\n127[%d.]+%s+(%a[%w.-]*)"
+      local hosts = io.open "/etc/hosts"
+      local name = hosts and hosts:read "a":match "\n127[%d.]+%s+(%a[%w.-]*)"
       if name then
         local client <close> = assert(uring.connect(name .. ":" .. port_of(listener:address())))
         assert.matches("^127%.", client:peer())

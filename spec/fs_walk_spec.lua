@@ -180,9 +180,10 @@ describe("directories", function()
       assert(fs.chmod(dir.path, "755"))
       if testkit.getuid() == 0 then
         local text = helper.script(([[
-          require "testkit".become_nobody()
+          local testkit, fs = require "testkit", require "uring".fs
+          testkit.become_nobody()
           local n = 0
-          for path, kind, message, code in require "uring".fs.walk(%q) do
+          for path, kind, message, code in fs.walk(%q) do
             if kind == "error" then print(path, message, code) else n = n + 1 end
           end
           print(n)

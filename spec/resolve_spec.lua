@@ -30,6 +30,9 @@ describe("resolve", function()
   helper.watch(before_each, after_each)
 
   it("knows the names of /etc/hosts, each address once", function()
+    if not io.open "/etc/hosts" then
+      return pending "there is no /etc/hosts"
+    end
     local expected = hosts_of "localhost"
     assert.is_truthy(next(expected), "there is no localhost in /etc/hosts")
     local list = assert(uring.resolve("localhost", "80", { family = "inet" }))
