@@ -169,7 +169,9 @@ local calls = {
     return { chance:percent(5) and chance:one_of(bad_modes) or chance:one_of(modes) }
   end };
   open_else = { 1, function(chance)
-    return { chance:one_of { "nope", "dir", "nope/nope", "", 5, true, {} }, chance:one_of(modes) }
+    local path = chance:one_of { "nope", "dir", "nope/nope", "", 5, true, {} }
+    local mode = chance:one_of(modes)
+    return { path, path == 5 and "r" or mode } -- a file called 5 would be made where the specs run
   end };
   read = { 22, slot = true, formats_of };
   write = { 12, slot = true, values };
