@@ -22,13 +22,16 @@ end
 -- A connection has ended: there is room for another, and maybe a descriptor.
 local function finish(self, connection, err)
   local closed, why = pcall(connection.close, connection)
+  if not closed then
+    err = why
+  end
   self.running = self.running - 1
   if err == cancelled then
     self.cancelled = self.cancelled + 1
   end
   self.timer:set(0)
   if not closed then
-    error(why, 0)
+    error(err, 0)
   end
 end
 
