@@ -335,12 +335,13 @@ static void push_name(lua_State *L, const struct stream *s)
 static int stream_tostring(lua_State *L)
 {
   struct stream *s = stream_self(L);
-  push_name(L, s);
-  if (!stream_is_open(s))
+  if (!stream_is_open(s)) {
     lua_pushfstring(L, "%s (closed)", stream_kind_name(s));
-  else
-    lua_pushfstring(L, "%s (%s, fd %d)", stream_kind_name(s),
-                    lua_tostring(L, -1), s->fd);
+    return 1;
+  }
+  push_name(L, s);
+  lua_pushfstring(L, "%s (%s, fd %d)", stream_kind_name(s),
+                  lua_tostring(L, -1), s->fd);
   return 1;
 }
 

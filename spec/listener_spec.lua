@@ -337,6 +337,7 @@ describe("serve", function()
       local streams = {}
       local serving = uring.spawn(listener.serve, listener, function(stream)
         streams[#streams + 1] = stream
+        assert.are.equal(("socket (%s, fd %d)"):format(listener:address(), stream:fd()), tostring(stream))
         echo(stream)
       end)
       local clients = {}
