@@ -94,7 +94,10 @@ static struct outcome *outcome_of(lua_State *L, const struct stream *s,
     return e->task != NULL ? &e->task->outcome
            : e->op != NULL ? &e->op->outcome
                            : NULL;
-  return task_exists(L, s->core, owner) ? &owner->outcome : NULL;
+  /* one that stands in the line of a channel has none */
+  return task_exists(L, s->core, owner) && owner->nplaces == 0
+             ? &owner->outcome
+             : NULL;
 }
 
 void stream_end_operation(lua_State *L, struct stream *s, unsigned lane)
