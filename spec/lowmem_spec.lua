@@ -612,6 +612,15 @@ describe("out of memory", function()
     local _again <close> = b:messages()
   ]])
 
+  sweeps("operations with a deadline", [[
+    local r <close> = assert(uring.ring { entries = 4 })
+    assert(r:prepare("nop", { timeout = 60 }):await() == 0)
+    local rd <close>, wr = uring.pipe()
+    local _ <close> = wr
+    local n, _, number = r:prepare("read", rd:fd(), uring.buffer(1), { timeout = 0 }):await()
+    assert(not n and number == uring.errno.ETIMEDOUT)
+  ]])
+
   sweeps("a multishot operation", [[
     local listener <close> = assert(uring.listen "127.0.0.1:0")
     local op <close> = uring.prepare("accept", listener:fd(), const.SOCK_CLOEXEC, { multishot = true })
