@@ -3,6 +3,7 @@
 
 local helper = require "spec.support.helper"
 local opened = require "spec.support.opened"
+local shared = require "spec.support.pools"
 local core = require "uring.core"
 local uring = require "uring"
 
@@ -10,19 +11,11 @@ local const, errno, op = uring.const, uring.errno, uring.op
 local testkit = helper.testkit
 local socketpair, pipe, keep = opened.socketpair, opened.pipe, opened.keep
 local error_of, collect, eventually = helper.error_of, helper.collect, helper.eventually
+local kept, dgrams, pool, text_of = shared.kept, shared.dgrams, shared.pool, shared.text_of
+local assert_out, assert_quiet, turn = shared.assert_out, shared.assert_quiet, shared.turn
 
 local RESULTS_MAX <const> = 256 -- that an operation may be ahead of its reader
 local OFTEN <const> = helper.valgrind and 0.005 or helper.slow and 0.001 or 0.0001 -- seconds between firings
-
-local function kept(a, b)
-  keep { close = function() testkit.close(a) end }
-  keep { close = function() testkit.close(b) end }
-  return a, b
-end
-
-local function dgrams()
-  return kept(core.socketpair(const.SOCK_DGRAM))
-end
 
 local function udp()
   local fd = assert(op.socket(const.AF_INET, const.SOCK_DGRAM | const.SOCK_CLOEXEC))
@@ -31,41 +24,11 @@ local function udp()
   return fd, core.local_address(fd)
 end
 
-local function pool(options, ring)
-  return keep(assert((ring and ring.pool or uring.pool)(table.unpack(ring and { ring, options } or { options }))))
-end
-
-local function assert_out(n, p)
-  local s = p:stats()
-  assert.are.same({ s.buffers - n, n }, { s.provided, s.out })
-end
-
-local function assert_quiet(p)
-  collect()
-  assert_out(0, p)
-end
-
--- The loop turns for a moment.
-local function turn(ring)
-  local timer = ring and ring:prepare("timeout", 0.002) or uring.prepare("timeout", 0.002)
-  assert(timer:await() == 0)
-end
-
 local function send(fd, text)
   local at = 1
   while at <= #text do
     at = at + assert(op.send(fd, at == 1 and text or text:sub(at)))
   end
-end
-
-local function text_of(n)
-  local parts, size, i = {}, 0, 0
-  while size < n do
-    i = i + 1
-    parts[i] = ("%d,"):format(i)
-    size = size + #parts[i]
-  end
-  return table.concat(parts):sub(1, n)
 end
 
 -- n records of 8 bytes, from `first` on.

@@ -23,8 +23,9 @@ function M.dgrams()
   return M.kept(core.socketpair(const.SOCK_DGRAM))
 end
 
-function M.pool(options)
-  return keep(assert(uring.pool(options)))
+--- A pool, of the default ring or another, which is kept.
+function M.pool(options, ring)
+  return keep(assert(ring and ring:pool(options) or uring.pool(options)))
 end
 
 function M.counts(p)
