@@ -10,6 +10,8 @@
 ** is copied by further jobs, any number of them, each a range of entries; a
 ** job that has moved many bytes ends early, so that others can share what is
 ** left.
+** A directory whose first file finds no descriptor gives its own back, and is
+** begun again when others have ended.
 **
 ** Jobs finish: a task that is cancelled unwinds when they have stopped, and
 ** they stop between files and between pieces of large ones.  A file that was
