@@ -60,6 +60,7 @@ static inline int call(lua_State *L, bool may_wait)
   }
   op_request(L, r->core, row, 1, &q);
   operation_check_awaitable(L, &q);
+  q.behind = row->streams;
   e = op_commit(L, r, &q);
   e->task = t;
   t->event = e;

@@ -492,7 +492,10 @@ struct event *op_commit(lua_State *L, struct ring *r, struct request *q)
   else if (r->resting > 0 && reaches_resting(r, q))
     answer(e, 0, sqe);
   sqe->user_data = event_user_data(e);
-  ring_queue(r, e, sqe);
+  if (q->behind)
+    ring_queue_behind(r, e, sqe);
+  else
+    ring_queue(r, e, sqe);
   if (q->timed)
     ring_limit(r, e, q->deadline_ns);
   return e;

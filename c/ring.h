@@ -52,6 +52,13 @@ struct backlog {
   unsigned size, head, count, limit;
 };
 
+/* Receives that are handed over behind all else of their turn, see
+** ring_queue_behind. */
+struct behind {
+  struct io_uring_sqe *sqes;
+  unsigned size, count;
+};
+
 /* A Buffer's range, as it is registered with the kernel. */
 struct registered {
   struct block *block;
@@ -81,6 +88,7 @@ struct ring {
   const void *registrar; /* the thread that registered its descriptor */
   int bell; /* eventfd that completions ring, -1: none yet; see ring_bell */
   struct backlog backlog;
+  struct behind behind;
   uint64_t queued;            /* SQEs put into the SQ so far */
   uint64_t published;         /* of those, visible to the kernel */
   unsigned unpublished;       /* events among those not yet published */
@@ -160,6 +168,13 @@ static inline bool ring_is_crowded(const struct ring *r)
 ** ring_reserve, so this cannot fail. */
 void ring_queue(struct ring *r, struct event *e,
                 const struct io_uring_sqe *sqe);
+
+/* The same for a receive, which need not be handed over before what is sent in
+** the same turn: it often waits for just that, and where that is there already
+** the kernel has nothing to poll for.  Nothing but sends goes in front of
+** it. */
+void ring_queue_behind(struct ring *r, struct event *e,
+                       const struct io_uring_sqe *sqe);
 
 /* Makes sure that the next ring_queue has a place; false: out of memory. */
 bool ring_grow_backlog(struct ring *r);

@@ -111,6 +111,8 @@ static void release_rest(struct ring *r)
   r->state = RING_CLOSED;
   mem_free(r->core, b->sqes, b->size * sizeof *b->sqes);
   memset(b, 0, sizeof *b);
+  mem_free(r->core, r->behind.sqes, r->behind.size * sizeof *r->behind.sqes);
+  memset(&r->behind, 0, sizeof r->behind);
   r->withdrawn = 0;
   tasks_wake(&r->space);
   registered_release(r);

@@ -38,7 +38,10 @@ void ring_silence_bell(const struct ring *r);
 /* The next free SQE, NULL when the SQ is full. */
 struct io_uring_sqe *queue_next_sqe(struct ring *r);
 
-/* The SQE of an event that is in the SQ and not published. */
+/* The `order` of events whose SQEs are behind, the first one's. */
+#define ORDER_BEHIND (UINT64_MAX - UINT32_MAX)
+
+/* The SQE of an event that is not published nor in the backlog. */
 struct io_uring_sqe *queue_unpublished(struct ring *r, const struct event *e);
 
 /* The SQE at place `i` of the backlog. */
@@ -48,7 +51,7 @@ static inline struct io_uring_sqe *backlog_at(const struct backlog *b,
   return &b->sqes[(b->head + i) & (b->size - 1)];
 }
 
-/* How many SQEs the SQ has room for. */
+/* How many SQEs the SQ has room for, besides those that are behind. */
 unsigned queue_room(const struct ring *r);
 
 /* Puts an SQE into the SQ; there is room. */

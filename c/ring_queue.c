@@ -16,26 +16,94 @@
 ** The submission queue
 */
 
-struct io_uring_sqe *queue_next_sqe(struct ring *r)
+unsigned queue_room(const struct ring *r)
+{
+  const struct io_uring_sq *sq = &r->io.sq;
+  return sq->ring_entries - r->behind.count -
+         (sq->sqe_tail - io_uring_smp_load_acquire(sq->khead));
+}
+
+static struct io_uring_sqe *take_sqe(struct ring *r)
 {
   struct io_uring_sq *sq = &r->io.sq;
-  unsigned head = io_uring_smp_load_acquire(sq->khead);
-  if (sq->sqe_tail - head >= sq->ring_entries)
-    return NULL;
   r->queued++;
   return &sq->sqes[sq->sqe_tail++ & sq->ring_mask];
+}
+
+struct io_uring_sqe *queue_next_sqe(struct ring *r)
+{
+  return queue_room(r) > 0 ? take_sqe(r) : NULL;
 }
 
 struct io_uring_sqe *queue_unpublished(struct ring *r, const struct event *e)
 {
   struct io_uring_sq *sq = &r->io.sq;
   unsigned back = (unsigned)(r->queued - e->order);
+  if (e->order >= ORDER_BEHIND)
+    return &r->behind.sqes[e->order - ORDER_BEHIND];
   return &sq->sqes[(sq->sqe_tail - back) & sq->ring_mask];
+}
+
+/*
+** Receives behind what is sent.
+**
+** Their SQEs wait beside the SQ, where as many places are kept for them, until
+** it is published or something comes that must not go in front of them: a
+** close would take their descriptor away, another receive their bytes.
+*/
+
+/* More than that in one turn are queued as they come. */
+#define BEHIND_MAX 1024u
+
+static bool may_go_in_front(const struct io_uring_sqe *sqe)
+{
+  switch (sqe->opcode) {
+  case IORING_OP_SEND:
+  case IORING_OP_SENDMSG:
+  case IORING_OP_SEND_ZC:
+  case IORING_OP_SENDMSG_ZC:
+  case IORING_OP_WRITE:
+  case IORING_OP_WRITEV:
+    return true;
+  default:
+    return false;
+  }
+}
+
+/* Those that are behind have their turn. */
+static void catch_up(struct ring *r)
+{
+  struct behind *b = &r->behind;
+  const unsigned count = b->count;
+  b->count = 0;
+  for (unsigned i = 0; i < count; i++) {
+    struct event *e = event_find(&r->events, b->sqes[i].user_data);
+    *take_sqe(r) = b->sqes[i];
+    e->order = r->queued - 1;
+  }
+}
+
+/* False: there is no memory. */
+static bool grow_behind(struct ring *r)
+{
+  struct behind *b = &r->behind;
+  unsigned size = b->size ? b->size * 2 : 16;
+  struct io_uring_sqe *sqes = mem_alloc(r->core, size * sizeof *sqes);
+  if (sqes == NULL)
+    return false;
+  if (b->count > 0)
+    memcpy(sqes, b->sqes, b->count * sizeof *sqes);
+  mem_free(r->core, b->sqes, b->size * sizeof *b->sqes);
+  b->sqes = sqes;
+  b->size = size;
+  return true;
 }
 
 unsigned queue_publish(struct ring *r)
 {
   struct io_uring_sq *sq = &r->io.sq;
+  if (r->behind.count > 0)
+    catch_up(r);
   if (sq->sqe_head != sq->sqe_tail) {
     sq->sqe_head = sq->sqe_tail;
     io_uring_smp_store_release(sq->ktail, sq->sqe_tail);
@@ -90,6 +158,8 @@ bool ring_grow_backlog(struct ring *r)
 
 void queue_put(struct ring *r, struct event *e, const struct io_uring_sqe *sqe)
 {
+  if (r->behind.count > 0 && !may_go_in_front(sqe))
+    catch_up(r);
   put_into_sq(r, e, queue_next_sqe(r), sqe);
 }
 
@@ -98,6 +168,8 @@ void ring_queue(struct ring *r, struct event *e,
 {
   struct io_uring_sqe *slot = NULL;
   bool links = (sqe->flags & SQE_LINKS) != 0;
+  if (r->behind.count > 0 && !may_go_in_front(sqe))
+    catch_up(r);
   if (r->backlog.count == 0 && !r->draining && !(e->flags & EVENT_DRAIN) &&
       !links)
     slot = queue_next_sqe(r);
@@ -106,6 +178,23 @@ void ring_queue(struct ring *r, struct event *e,
     put_into_sq(r, e, slot, sqe);
   else
     put_into_backlog(r, e, sqe);
+  r->stats.prepared++;
+}
+
+void ring_queue_behind(struct ring *r, struct event *e,
+                       const struct io_uring_sqe *sqe)
+{
+  struct behind *b = &r->behind;
+  if (r->backlog.count > 0 || r->draining || e->flags & EVENT_DRAIN ||
+      sqe->flags & SQE_LINKS || queue_room(r) == 0 || b->count == BEHIND_MAX ||
+      (b->count == b->size && !grow_behind(r))) {
+    ring_queue(r, e, sqe);
+    return;
+  }
+  r->linking = false;
+  b->sqes[b->count] = *sqe;
+  e->order = ORDER_BEHIND + b->count++;
+  r->unpublished++;
   r->stats.prepared++;
 }
 
@@ -265,13 +354,6 @@ static void sweep_withdrawn(lua_State *L, struct ring *r)
   r->linking = kept > 0 && backlog_at(b, kept - 1)->flags & SQE_LINKS;
 }
 
-unsigned queue_room(const struct ring *r)
-{
-  const struct io_uring_sq *sq = &r->io.sq;
-  return sq->ring_entries -
-         (sq->sqe_tail - io_uring_smp_load_acquire(sq->khead));
-}
-
 /* The head of the backlog goes into the SQ, where there is room. */
 static void advance_backlog(struct ring *r)
 {
@@ -320,6 +402,7 @@ bool ring_has_unsent(const struct ring *r)
   const struct io_uring_sq *sq = &r->io.sq;
   const struct backlog *b = &r->backlog;
   if (r->cancels.head != NULL || r->waking.head != NULL || again_can_wake(r) ||
+      r->behind.count > 0 ||
       sq->sqe_tail != io_uring_smp_load_acquire(sq->khead))
     return true;
   return b->count > 0 && group_size(b, 0) > 0 &&

@@ -109,7 +109,7 @@ struct row {
   bool yields_fd;
   bool registered;    /* the data is in a registered Buffer */
   bool pools;         /* takes a Pool in the place of a Buffer */
-  bool streams;       /* 0 bytes are the end of what it receives */
+  bool streams;       /* receives; 0 bytes are the end */
   bool multishot;     /* always */
   bool fails_quietly; /* and what is linked to it goes on */
   bool zero_copy;     /* the result comes before the memory is given back */

@@ -82,6 +82,18 @@ static struct event *hand_over(struct ring *r, struct event *e,
   return e;
 }
 
+/* The same for what is to be received; a file is read in its turn. */
+static struct event *hand_over_receive(const struct stream *s, struct ring *r,
+                                       struct event *e,
+                                       struct io_uring_sqe *sqe)
+{
+  if (stream_is_file(s))
+    return hand_over(r, e, sqe);
+  sqe->user_data = event_user_data(e);
+  ring_queue_behind(r, e, sqe);
+  return e;
+}
+
 static void lend(struct ring *r, struct event *e, struct io_uring_sqe *sqe,
                  struct block *block, size_t offset, size_t size, bool writes)
 {
@@ -162,7 +174,7 @@ static struct event *receive_from_pool(lua_State *L, struct stream *s,
   sqe.buf_group = pool->group;
   sqe.len = POOL_SIZE;
   s->waits[LANE_READ] = WAIT_RECEIVE;
-  return hand_over(r, e, &sqe);
+  return hand_over_receive(s, r, e, &sqe);
 }
 
 /* Room for what is asked for: all that the call wants, or so much that it is
@@ -193,7 +205,7 @@ static struct event *receive_own(lua_State *L, struct stream *s,
   lend(r, e, &sqe, s->in.block, s->in.last, size, true);
   s->waits[LANE_READ] = WAIT_RECEIVE;
   s->asked = (unsigned)size;
-  return hand_over(r, e, &sqe);
+  return hand_over_receive(s, r, e, &sqe);
 }
 
 struct event *stream_receive(lua_State *L, struct stream *s, struct ring *r,
@@ -225,7 +237,7 @@ struct event *stream_fill(lua_State *L, struct stream *s, struct ring *r,
     return NULL;
   lend(r, e, &sqe, b->block, b->offset, size, true);
   s->waits[LANE_READ] = WAIT_FILL;
-  return hand_over(r, e, &sqe);
+  return hand_over_receive(s, r, e, &sqe);
 }
 
 /*
