@@ -65,7 +65,7 @@ static inline int call(lua_State *L, bool may_wait)
   e->task = t;
   t->event = e;
   if (q.eager) /* see fill_handle */
-    (void)ring_submit(L, r);
+    (void)ring_submit(r);
   return task_park(L, t, NULL, call_k, (lua_KContext)t);
 }
 

@@ -15,63 +15,57 @@ const char *event_name(const struct event *e)
 }
 
 /*
-** Lua values kept for strings that are lent.  They stand in the array part
-** of one table that is made as large as the slab before a slot is used, so
-** keeping one neither allocates nor raises.
+** Lua values kept for strings that are lent.  They stand on the stacks of Lua
+** threads that never run, one a chunk and a place a slot.  Such a place is
+** reached without looking anything up, and is there since the slot is, so
+** keeping a value neither allocates nor raises.  A table keeps the threads.
 */
 
 void event_table_open(lua_State *L, struct event_table *t)
 {
   lua_newtable(L);
   t->anchors = luaL_ref(L, LUA_REGISTRYINDEX);
-  t->room = 0;
 }
 
-/* A table for one more chunk, twice as long as the last one if that is too
-** short.  Making it may run finalisers, and those may use the ring, or close
-** it: false. */
-static bool grow_anchors(lua_State *L, struct ring *ring)
+/* The thread of the chunk to come, NULL: there is none.  Making it may run
+** finalisers, and those may use the ring, or close it. */
+static lua_State *new_anchors(lua_State *L, struct ring *ring)
 {
   struct event_table *t = &ring->events;
-  unsigned chunks, old;
-  if (ring->state != RING_OPEN)
-    return false;
-  if (t->room >= (t->nchunks + 1) * EVENT_CHUNK)
-    return true;
-  do {
-    chunks = t->nchunks;
-    old = chunks * EVENT_CHUNK;
-    lua_createtable(L, (int)(old > 0 ? old * 2 : EVENT_CHUNK), 0);
-    if (ring->state != RING_OPEN)
-      return false;
-  } while (t->nchunks != chunks);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, t->anchors);
-  for (unsigned i = 1; i <= old; i++) {
-    lua_rawgeti(L, -1, i); /* new; old; value */
-    lua_rawseti(L, -3, i);
+  lua_State *anchors = lua_newthread(L);
+  if (ring->state != RING_OPEN || !lua_checkstack(anchors, EVENT_CHUNK + 1)) {
+    lua_pop(L, 1);
+    return NULL;
   }
-  lua_pop(L, 1);
-  lua_rawseti(L, LUA_REGISTRYINDEX, t->anchors);
-  t->room = old > 0 ? old * 2 : EVENT_CHUNK;
-  return true;
-}
-
-void event_anchor(lua_State *L, struct event_table *t, struct event *e)
-{
+  lua_settop(anchors, EVENT_CHUNK);
   lua_rawgeti(L, LUA_REGISTRYINDEX, t->anchors);
   lua_insert(L, -2);
-  lua_rawseti(L, -2, (lua_Integer)e->slot + 1);
+  lua_rawseti(L, -2, (lua_Integer)t->nchunks + 1);
   lua_pop(L, 1);
+  return anchors;
+}
+
+static lua_State *anchors_of(const struct event *e)
+{
+  return event_chunk_of(e)->anchors;
+}
+
+static int anchor_place(const struct event *e)
+{
+  return (int)(e->slot % EVENT_CHUNK) + 1;
+}
+
+void event_anchor(lua_State *L, struct event *e)
+{
+  lua_xmove(L, anchors_of(e), 1);
+  lua_replace(anchors_of(e), anchor_place(e));
   e->flags |= EVENT_ANCHORED;
 }
 
-static void release_anchor(lua_State *L, struct event_table *t,
-                           struct event *e)
+static void release_anchor(struct event *e)
 {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, t->anchors);
-  lua_pushnil(L);
-  lua_rawseti(L, -2, (lua_Integer)e->slot + 1);
-  lua_pop(L, 1);
+  lua_pushnil(anchors_of(e));
+  lua_replace(anchors_of(e), anchor_place(e));
   e->flags &= ~EVENT_ANCHORED;
 }
 
@@ -84,7 +78,8 @@ static bool grow(lua_State *L, struct ring *ring)
   struct core *core = ring->core;
   struct event_table *t = &ring->events;
   struct event_chunk **chunks, *chunk;
-  if (!grow_anchors(L, ring)) /* or raises; a longer table does no harm */
+  lua_State *anchors = new_anchors(L, ring); /* or raises */
+  if (anchors == NULL)
     return false;
   chunks = mem_realloc(core, t->chunks, t->nchunks * sizeof *chunks,
                        (t->nchunks + 1) * sizeof *chunks);
@@ -98,6 +93,7 @@ static bool grow(lua_State *L, struct ring *ring)
     return false;
   }
   memset(chunk, 0, sizeof *chunk);
+  chunk->anchors = anchors;
   for (unsigned i = EVENT_CHUNK; i-- > 0;) {
     struct event *e = &chunk->events[i];
     e->slot = t->nchunks * EVENT_CHUNK + i;
@@ -127,8 +123,7 @@ struct event *event_new(lua_State *L, struct ring *ring)
 
 bool event_reserve_more(struct core *core, struct event *e)
 {
-  struct event *first = e - e->slot % EVENT_CHUNK;
-  struct event_chunk *chunk = (struct event_chunk *)first;
+  struct event_chunk *chunk = event_chunk_of(e);
   const size_t size = EVENT_CHUNK * sizeof *chunk->more;
   if (chunk->more != NULL)
     return true;
@@ -137,7 +132,7 @@ bool event_reserve_more(struct core *core, struct event *e)
     return false;
   memset(chunk->more, 0, size);
   for (unsigned i = 0; i < EVENT_CHUNK; i++)
-    chunk->more[i].event = first + i;
+    chunk->more[i].event = &chunk->events[i];
   return true;
 }
 
@@ -189,7 +184,7 @@ void event_list_remove(struct event_list *list, struct event *e)
     list->tail = e->prev;
 }
 
-void event_give_back(lua_State *L, struct ring *ring, struct event *e)
+void event_give_back(struct ring *ring, struct event *e)
 {
   if (!(e->flags & EVENT_LENDS))
     return;
@@ -200,7 +195,7 @@ void event_give_back(lua_State *L, struct ring *ring, struct event *e)
   }
   if (e->flags & EVENT_ANCHORED) {
     ring->stats.bytes_lent -= e->string_bytes;
-    release_anchor(L, &ring->events, e);
+    release_anchor(e);
   }
   if (e->aux != NULL)
     for (unsigned i = 0; i < e->aux->nvec; i++)
@@ -251,7 +246,7 @@ void event_table_close(lua_State *L, struct core *core, struct event_table *t)
   mem_free(core, t->chunks, t->nchunks * sizeof *t->chunks);
   t->chunks = NULL;
   t->free = NULL;
-  t->nchunks = t->used = t->room = 0;
+  t->nchunks = t->used = 0;
   luaL_unref(L, LUA_REGISTRYINDEX, t->anchors);
   t->anchors = LUA_NOREF;
 }

@@ -126,6 +126,7 @@ struct event_more {
 struct event_chunk {
   struct event events[EVENT_CHUNK];
   struct event_more *more; /* one each; NULL: nobody has needed any */
+  lua_State *anchors;      /* whose stack keeps a Lua value for each */
 };
 
 struct event_table {
@@ -135,8 +136,7 @@ struct event_table {
   struct io_uring_sqe *spare; /* of operations that went on, linked by
                                  user_data */
   unsigned used;              /* slots not FREE */
-  int anchors;   /* registry reference: slot + 1 -> the Lua value kept, */
-  unsigned room; /* of so many slots */
+  int anchors; /* registry reference: what keeps those of the chunks */
 };
 
 /* user_data of nothing there is. */
@@ -165,12 +165,16 @@ static inline struct event *event_find(const struct event_table *t,
   return e;
 }
 
+static inline struct event_chunk *event_chunk_of(const struct event *e)
+{
+  return (struct event_chunk *)(uintptr_t)(e - e->slot % EVENT_CHUNK);
+}
+
 /* What it has besides, NULL if event_reserve_more was never asked. */
 static inline struct event_more *event_more(const struct event *e)
 {
-  const unsigned place = e->slot % EVENT_CHUNK;
-  const struct event_chunk *chunk = (const struct event_chunk *)(e - place);
-  return chunk->more != NULL ? &chunk->more[place] : NULL;
+  const struct event_chunk *chunk = event_chunk_of(e);
+  return chunk->more != NULL ? &chunk->more[e->slot % EVENT_CHUNK] : NULL;
 }
 
 /* Another string is lent. */
@@ -213,11 +217,11 @@ bool event_reserve_again(struct ring *ring, struct event *e);
 
 /* Keeps the Lua value on the top of the stack until the event gives back;
 ** pops it.  Cannot raise: its place exists since the slot does. */
-void event_anchor(lua_State *L, struct event_table *t, struct event *e);
+void event_anchor(lua_State *L, struct event *e);
 
 /* Gives back everything lent to the kernel.  The terminal CQE has been seen,
 ** or the kernel never saw the event. */
-void event_give_back(lua_State *L, struct ring *ring, struct event *e);
+void event_give_back(struct ring *ring, struct event *e);
 
 /* Frees the slot.  Loans are given back and the outcome has moved out. */
 void event_free(struct ring *ring, struct event *e);

@@ -129,7 +129,7 @@ static int turn_home(lua_State *L, struct core *core, struct ring *r,
   wait = wait && nearest > 0;
   /* tasks that only wait for one another take many turns */
   if (idle || !ring_is_still(r))
-    rc = ring_step(L, r, wait, nearest < deadline_ns ? nearest : deadline_ns);
+    rc = ring_step(r, wait, nearest < deadline_ns ? nearest : deadline_ns);
   if (rc == 0) {
     worker_collect(core);
     tasks_wake_due(core);
@@ -172,7 +172,7 @@ void loop_turn(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
   deadline_ns = nap_ns < deadline_ns ? nap_ns : deadline_ns;
   if (r != core->home) {
     uint64_t nearest = r->timed > 0 ? timer_nearest(core) : UINT64_MAX;
-    rc = ring_step(L, r, wait, nearest < deadline_ns ? nearest : deadline_ns);
+    rc = ring_step(r, wait, nearest < deadline_ns ? nearest : deadline_ns);
     if (r->timed > 0)
       tasks_wake_due(core);
   } else {
@@ -216,7 +216,7 @@ uint64_t loop_step(lua_State *L, struct ring *r, bool wait,
   if (r == r->core->home)
     look_ns = worker_turn(r->core, r);
   if (ring_has_unsent(r)) {
-    int rc = ring_submit(L, r);
+    int rc = ring_submit(r);
     if (!ring_is_passing(rc))
       broken(L, rc);
   }

@@ -399,7 +399,7 @@ static void hand_over(lua_State *L, struct ring *r, struct event *e,
   if (conflict != NULL) {
     const char *name = event_name(conflict->event);
     int fd = conflict->event->fd;
-    event_give_back(L, r, e);
+    event_give_back(r, e);
     if (q->row->result == RESULT_PROVIDED)
       provision_free(aux_extra(e->aux)->provided.of);
     event_free(r, e);
@@ -410,7 +410,7 @@ static void hand_over(lua_State *L, struct ring *r, struct event *e,
     event_add_string(e, q->string_bytes);
     r->stats.bytes_lent += e->string_bytes;
     lua_pushvalue(L, q->keep);
-    event_anchor(L, &r->events, e);
+    event_anchor(L, e);
   }
 }
 

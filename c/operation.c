@@ -184,7 +184,7 @@ void operation_step_foreign(lua_State *L, struct ring *r)
   int bell = ring_bell(r), rc;
   if (bell < 0)
     luaL_error(L, "eventfd: %s", strerror(-bell));
-  rc = ring_step(L, r, false, 0);
+  rc = ring_step(r, false, 0);
   if (rc < 0)
     luaL_error(L, "io_uring_enter: %s", strerror(-rc));
   if (ring_has_unsent(r)) /* whoever steps may not be back: another is told */

@@ -53,12 +53,12 @@ static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
   op->ring = r;
   op->event = e;
   if (q->eager) /* a hint: whatever comes of it, the next step repeats it */
-    (void)ring_submit(L, r);
+    (void)ring_submit(r);
 }
 
 static void step(lua_State *L, struct ring *r)
 {
-  int rc = ring_step(L, r, true, UINT64_MAX);
+  int rc = ring_step(r, true, UINT64_MAX);
   if (rc < 0)
     luaL_error(L, "io_uring_enter: %s", strerror(-rc));
   core_breathe(L, r->core);

@@ -91,8 +91,8 @@ void ring_lose(const struct ring *r, const struct event *e,
   data_drop(&data);
 }
 
-void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
-                 uint32_t flags, const struct data *data)
+void ring_finish(struct ring *r, struct event *e, int32_t res, uint32_t flags,
+                 const struct data *data)
 {
   cancel_settled(r, e);
   again_leave(r, e);
@@ -102,7 +102,7 @@ void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
   res = result_of(e, res);
   if (row_provides(e->row))
     provided_settle(r, e, res);
-  event_give_back(L, r, e);
+  event_give_back(r, e);
   r->stats.completed++;
   if (e->task != NULL) {
     ring_settle(r, &e->task->outcome, e, res, flags, data);
@@ -181,22 +181,20 @@ static void claim(struct ring *r, const struct event *e, struct result *one)
     data_drop(&one->data);
 }
 
-static void ended(lua_State *L, struct ring *r, struct event *e,
-                  const struct result *one)
+static void ended(struct ring *r, struct event *e, const struct result *one)
 {
   r->in_flight--;
   if (e->flags & EVENT_AGAIN && again_goes_on(r, e, one))
     return;
-  ring_finish(L, r, e, one->res, one->flags, &one->data);
+  ring_finish(r, e, one->res, one->flags, &one->data);
 }
 
-static void complete(lua_State *L, struct ring *r,
-                     const struct io_uring_cqe *cqe)
+static void complete(struct ring *r, const struct io_uring_cqe *cqe)
 {
   struct event *e = event_find(&r->events, cqe->user_data);
   struct result one = {cqe->res, cqe->flags, NO_DATA};
   if (e != NULL && e->flags & EVENT_GROUPED)
-    skip_conclude(L, r, e);
+    skip_conclude(r, e);
   if (e != NULL && cqe->flags & IORING_CQE_F_BUFFER)
     claim(r, e, &one);
   if (e == NULL && cancel_is_request(r, cqe->user_data))
@@ -206,17 +204,17 @@ static void complete(lua_State *L, struct ring *r,
   else if (cqe->flags & IORING_CQE_F_MORE)
     progress(r, e, &one);
   else
-    ended(L, r, e, &one);
+    ended(r, e, &one);
 }
 
-unsigned ring_reap(lua_State *L, struct ring *r, unsigned most)
+unsigned ring_reap(struct ring *r, unsigned most)
 {
   struct io_uring_cq *cq = &r->io.cq;
   unsigned head = *cq->khead, ready = ring_cq_ready(r);
   unsigned count = ready < most ? ready : most;
   unsigned end = head + count;
   for (; head != end; head++)
-    complete(L, r, &cq->cqes[head & cq->ring_mask]);
+    complete(r, &cq->cqes[head & cq->ring_mask]);
   io_uring_smp_store_release(cq->khead, end);
   return count;
 }
@@ -225,11 +223,11 @@ unsigned ring_reap(lua_State *L, struct ring *r, unsigned most)
 ** Steps
 */
 
-int ring_submit(lua_State *L, struct ring *r)
+int ring_submit(struct ring *r)
 {
   unsigned to_submit;
   int rc;
-  queue_refill(L, r);
+  queue_refill(r);
   to_submit = queue_publish(r);
   if (to_submit == 0)
     return 0;
@@ -274,7 +272,7 @@ void ring_silence_bell(const struct ring *r)
     ring_ring_bell(r);
 }
 
-int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
+int ring_step(struct ring *r, bool wait, uint64_t deadline_ns)
 {
   uint64_t completed = r->stats.completed;
   unsigned to_submit;
@@ -282,7 +280,7 @@ int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
   int rc;
   again_look_for_buffers(r);
   deadline_ns = cancel_retry(r, deadline_ns);
-  all = queue_refill(L, r);
+  all = queue_refill(r);
   /* what found no room follows in the next step: first hand over */
   wait = wait && all && !again_can_wake(r) &&
          completed == r->stats.completed && cq_empty(r);
@@ -293,9 +291,9 @@ int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns)
     rc = wait_out_pressure(r, deadline_ns);
   if (rc == -EBADR) /* the kernel had no memory to keep a CQE */
     r->stats.overflowed++;
-  ring_reap(L, r, UINT_MAX);
+  ring_reap(r, UINT_MAX);
   ring_silence_bell(r);
-  queue_refill(L, r);
+  queue_refill(r);
   return ring_is_passing(rc) ? 0 : rc;
 }
 

@@ -244,7 +244,7 @@ void ring_orphan(struct ring *r, struct event *e);
 
 /* Publishes what is queued and hands it over; reaps nothing.  Returns how
 ** many SQEs the kernel took or -errno. */
-int ring_submit(lua_State *L, struct ring *r);
+int ring_submit(struct ring *r);
 
 /* Is this what enter says when nothing is wrong with the ring? */
 bool ring_is_passing(int rc);
@@ -253,7 +253,7 @@ bool ring_is_passing(int rc);
 ** the deadline; then the batch is reaped and the SQ refilled.  Nothing of the
 ** user's runs.  Returns 0 or -errno where the ring is broken; EINTR, EAGAIN,
 ** EBUSY and ETIME are no errors of the ring. */
-int ring_step(lua_State *L, struct ring *r, bool wait, uint64_t deadline_ns);
+int ring_step(struct ring *r, bool wait, uint64_t deadline_ns);
 
 /* A descriptor that becomes readable when there is something to reap, for a
 ** loop that is not this ring's own; -errno.  The ring's own descriptor will

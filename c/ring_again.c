@@ -169,11 +169,11 @@ void again_leave(struct ring *r, struct event *e)
 /* Queues it again.  It has started once: it neither waits for what is drained
 ** nor gets into a group that is being linked, both of which are in the
 ** backlog. */
-static void start(lua_State *L, struct ring *r, struct event *e)
+static void start(struct ring *r, struct event *e)
 {
   again_leave(r, e);
   if (e->flags & EVENT_WITHDRAWN) {
-    ring_finish(L, r, e, -ECANCELED, 0, NULL);
+    ring_finish(r, e, -ECANCELED, 0, NULL);
     return;
   }
   e->again.sqe->user_data = event_user_data(e);
@@ -183,13 +183,13 @@ static void start(lua_State *L, struct ring *r, struct event *e)
   r->stats.rearmed++;
 }
 
-bool again_refill(lua_State *L, struct ring *r)
+bool again_refill(struct ring *r)
 {
   struct event *e;
   while ((e = r->waking.head) != NULL) {
     if (queue_room(r) == 0 && !(e->flags & EVENT_WITHDRAWN))
       return false;
-    start(L, r, e);
+    start(r, e);
   }
   return true;
 }

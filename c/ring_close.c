@@ -50,7 +50,7 @@ static bool is_quiet(const struct ring *r)
 
 /* Cancels and reaps until nothing is left or the deadline is past.  True if
 ** the kernel has nothing of ours any more. */
-static bool drain(lua_State *L, struct ring *r, uint64_t deadline_ns)
+static bool drain(struct ring *r, uint64_t deadline_ns)
 {
   const uint64_t again_ns = 20000000u; /* a cancel can come too early */
   uint64_t repeat = 0;
@@ -63,7 +63,7 @@ static bool drain(lua_State *L, struct ring *r, uint64_t deadline_ns)
         r->stats.cancelled = cancelled;
       repeat = now + again_ns;
     }
-    if (ring_step(L, r, deadline_ns != 0, repeat) < 0)
+    if (ring_step(r, deadline_ns != 0, repeat) < 0)
       return is_quiet(r);
     if (now >= deadline_ns && (deadline_ns == 0 || !strings_lent(r)))
       return is_quiet(r);
@@ -132,16 +132,11 @@ static void release_queues(lua_State *L, struct ring *r, bool quiet)
   }
 }
 
-struct forgetting {
-  lua_State *L;
-  struct ring *ring;
-};
-
 static void forget(struct event *e, void *arg)
 {
-  struct forgetting *f = arg;
+  struct ring *r = arg;
   e->flags &= ~(EVENT_CANCEL_DUE | EVENT_RETRY);
-  ring_finish(f->L, f->ring, e, -ECANCELED, 0, NULL);
+  ring_finish(r, e, -ECANCELED, 0, NULL);
 }
 
 /* In a child of fork the queues are not even mapped, and the kernel works on
@@ -149,10 +144,9 @@ static void forget(struct event *e, void *arg)
 ** descriptor is let go, which takes nothing from the parent. */
 static void abandon(lua_State *L, struct ring *r)
 {
-  struct forgetting f = {L, r};
   r->driver->forget(r);
   release_rest(r);
-  event_each(&r->events, forget, &f);
+  event_each(&r->events, forget, r);
   provided_release(r);
   event_table_close(L, r->core, &r->events);
 }
@@ -168,7 +162,7 @@ void ring_close(lua_State *L, struct ring *r)
     return;
   }
   /* at least one moment: a deadline of 0 would mean "do not wait" */
-  release_queues(L, r, drain(L, r, now + 1 + seconds_to_ns(r->drain_timeout)));
+  release_queues(L, r, drain(r, now + 1 + seconds_to_ns(r->drain_timeout)));
 }
 
 /* Nobody will be told: whoever waits is gone, or goes before the ring. */
@@ -196,7 +190,7 @@ void ring_drop(lua_State *L, struct ring *r)
   if (r->state == RING_LINGERING) {
     if (ring_is_foreign(r))
       abandon(L, r);
-    else if (drain(L, r, 0))
+    else if (drain(r, 0))
       release_queues(L, r, true);
     else
       return;

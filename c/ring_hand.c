@@ -43,15 +43,15 @@ static unsigned whole_groups(const struct ring *r, unsigned most)
 /* Publishes and enters; again where the wait ended only because a cancel
 ** request had to be repeated.  Returns how many SQEs the kernel took or
 ** -errno. */
-static int enter(lua_State *L, struct ring *r, unsigned most,
-                 unsigned min_complete, unsigned flags)
+static int enter(struct ring *r, unsigned most, unsigned min_complete,
+                 unsigned flags)
 {
   unsigned taken = 0;
   for (;;) {
     uint64_t again_ns = cancel_retry(r, UINT64_MAX);
     unsigned queued;
     int rc;
-    queue_refill(L, r);
+    queue_refill(r);
     queued = queue_publish(r);
     if (queued > most - taken)
       queued = whole_groups(r, most - taken);
@@ -88,7 +88,7 @@ static int hand_enter(lua_State *L)
   int rc;
   luaL_argcheck(L, (flags & ~(lua_Integer)ENTER_FLAGS) == 0, 4,
                 "flags other than GETEVENTS, SQ_WAKEUP and SQ_WAIT");
-  rc = enter(L, r, most, min_complete, (unsigned)flags);
+  rc = enter(r, most, min_complete, (unsigned)flags);
   if (rc < 0)
     return push_failure(L, "enter", -rc);
   lua_pushinteger(L, rc);
@@ -152,7 +152,7 @@ static int hand_advance(lua_State *L)
   int rc = 0;
   while (given < most && some > 0 && rc == 0) {
     rc = gather(r);
-    some = ring_reap(L, r, most - given);
+    some = ring_reap(r, most - given);
     given += some;
   }
   ring_silence_bell(r);

@@ -107,7 +107,7 @@ struct ring *ring_object_open(lua_State *L, int index)
  */
 static int ring_submit_lua(lua_State *L)
 {
-  int rc = ring_submit(L, ring_object_open(L, 1));
+  int rc = ring_submit(ring_object_open(L, 1));
   if (rc < 0)
     return push_failure(L, "submit", -rc);
   lua_pushinteger(L, rc);

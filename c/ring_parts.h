@@ -30,7 +30,7 @@ static inline int ring_enter(struct ring *r, unsigned to_submit,
 
 /* Takes at most `most` CQEs, oldest first, and gives each to its event.
 ** Nobody is resumed.  Returns how many there were. */
-unsigned ring_reap(lua_State *L, struct ring *r, unsigned most);
+unsigned ring_reap(struct ring *r, unsigned most);
 
 /* Silences the bell, unless there is still something to reap. */
 void ring_silence_bell(const struct ring *r);
@@ -63,7 +63,7 @@ void queue_put(struct ring *r, struct event *e,
 unsigned queue_publish(struct ring *r);
 
 /* Moves what waits into the SQ.  False: not all that could go had room. */
-bool queue_refill(lua_State *L, struct ring *r);
+bool queue_refill(struct ring *r);
 
 /* The event's cancel request is to be made with the next refill; no request
 ** is to be made for it any more. */
@@ -90,8 +90,8 @@ void ring_settle(struct ring *r, struct outcome *o, struct event *e,
 
 /* The event is terminal: gives back what it lent, moves its outcome to
 ** whoever waits, frees the slot. */
-void ring_finish(lua_State *L, struct ring *r, struct event *e, int32_t res,
-                 uint32_t flags, const struct data *data);
+void ring_finish(struct ring *r, struct event *e, int32_t res, uint32_t flags,
+                 const struct data *data);
 
 /* A result that nobody can be given: what it brought is let go of. */
 void ring_lose(const struct ring *r, const struct event *e,
@@ -103,7 +103,7 @@ bool again_goes_on(struct ring *r, struct event *e, const struct result *one);
 
 /* Queues those that were woken, before all that has not started yet.  False:
 ** the SQ has no room for all. */
-bool again_refill(lua_State *L, struct ring *r);
+bool again_refill(struct ring *r);
 
 /* Results come faster than they are taken. */
 void again_pause(struct ring *r, struct event *e);

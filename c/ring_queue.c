@@ -330,7 +330,7 @@ static bool held_back(const struct ring *r, const struct event *e)
 
 /* Takes those that were withdrawn out of the backlog, wherever they stand,
 ** and those that are linked to them. */
-static void sweep_withdrawn(lua_State *L, struct ring *r)
+static void sweep_withdrawn(struct ring *r)
 {
   struct backlog *b = &r->backlog;
   unsigned kept = 0;
@@ -344,7 +344,7 @@ static void sweep_withdrawn(lua_State *L, struct ring *r)
       drags = (sqe->flags & SQE_LINKS) != 0;
       if (kept > 0) /* whatever was linked to it ends its group */
         backlog_at(b, kept - 1)->flags &= (uint8_t)~SQE_LINKS;
-      ring_finish(L, r, e, -ECANCELED, 0, NULL);
+      ring_finish(r, e, -ECANCELED, 0, NULL);
     } else {
       *backlog_at(b, kept++) = *sqe;
     }
@@ -386,12 +386,12 @@ static bool refill_backlog(struct ring *r)
   return true;
 }
 
-bool queue_refill(lua_State *L, struct ring *r)
+bool queue_refill(struct ring *r)
 {
   bool all;
   if (r->withdrawn > 0)
-    sweep_withdrawn(L, r);
-  all = again_refill(L, r) && cancel_refill(r) && refill_backlog(r);
+    sweep_withdrawn(r);
+  all = again_refill(r) && cancel_refill(r) && refill_backlog(r);
   if (!queue_empty(&r->space) && r->backlog.count < r->backlog.limit)
     tasks_wake_some(&r->space, r->backlog.limit - r->backlog.count);
   return all;

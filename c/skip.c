@@ -137,32 +137,31 @@ void skip_leave(struct event *e)
   skip_undo(e);
 }
 
-static void finish_unheard(lua_State *L, struct ring *r, struct event *e,
-                           int32_t res)
+static void finish_unheard(struct ring *r, struct event *e, int32_t res)
 {
   r->in_flight--;
-  ring_finish(L, r, e, res, 0, NULL);
+  ring_finish(r, e, res, 0, NULL);
 }
 
 /* The silent ones before it, in their order. */
-static void finish_before(lua_State *L, struct ring *r, struct event *e)
+static void finish_before(struct ring *r, struct event *e)
 {
   struct event *first = e;
   while (before(first) != NULL && before(first)->flags & EVENT_SKIPS)
     first = before(first);
   while (first != e) {
     struct event *next = behind(first);
-    finish_unheard(L, r, first, 0);
+    finish_unheard(r, first, 0);
     first = next;
   }
 }
 
-void skip_conclude(lua_State *L, struct ring *r, struct event *e)
+void skip_conclude(struct ring *r, struct event *e)
 {
-  finish_before(L, r, e);
+  finish_before(r, e);
   if (e->flags & EVENT_SKIPS && !(e->flags & EVENT_HARD))
     while (behind(e) != NULL)
-      finish_unheard(L, r, behind(e), -ECANCELED);
+      finish_unheard(r, behind(e), -ECANCELED);
 }
 
 /* Where the kernel has no memory for the whole of a group it begins what it

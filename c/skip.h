@@ -24,7 +24,7 @@ static inline void skip_undo(struct event *e)
 
 /* A member of such a group has posted a completion: ends those of whom there
 ** will be none. */
-void skip_conclude(lua_State *L, struct ring *r, struct event *e);
+void skip_conclude(struct ring *r, struct event *e);
 
 /* A member of such a group ends. */
 void skip_leave(struct event *e);

@@ -114,7 +114,7 @@ void stream_end_operation(lua_State *L, struct stream *s, unsigned lane)
   if (e != NULL)
     ring_cancel(home, e);
   while (event_find(&home->events, operation) != NULL)
-    if (ring_step(L, home, true, UINT64_MAX) < 0)
+    if (ring_step(home, true, UINT64_MAX) < 0)
       return;
   if (o != NULL && o->state == OUTCOME_READY)
     (void)stream_settle(s, lane, o);
@@ -307,7 +307,7 @@ static int start_outside(lua_State *L)
   struct event *e = NULL;
   lua_pop(L, 1);
   while (!ring_has_room(r)) {
-    if (ring_step(L, r, true, UINT64_MAX) < 0)
+    if (ring_step(r, true, UINT64_MAX) < 0)
       return luaL_error(L, "the ring is broken");
     core_breathe(L, r->core);
   }
@@ -333,14 +333,14 @@ static int start_outside(lua_State *L)
 
 /* An error while the loop was turned: the operation is cancelled, and counted
 ** in before anything else happens. */
-static void abort_outside(lua_State *L, const struct outside *o)
+static void abort_outside(const struct outside *o)
 {
   struct operation *op = o->op;
   if (op->event == NULL)
     return;
   operation_cancel(op);
   while (op->event != NULL)
-    if (ring_step(L, op->ring, true, UINT64_MAX) < 0)
+    if (ring_step(op->ring, true, UINT64_MAX) < 0)
       break;
 }
 
@@ -356,7 +356,7 @@ static int operate_outside(lua_State *L, struct outside *o, int args)
   lua_pushlightuserdata(L, o);
   status = lua_pcall(L, args + 1, 0, 0);
   if (status != LUA_OK)
-    abort_outside(L, o);
+    abort_outside(o);
   o->s->lanes[lane].operation = USER_DATA_NONE;
   if (o->op->outcome.state == OUTCOME_READY)
     err = stream_settle(o->s, lane, &o->op->outcome);

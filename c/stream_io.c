@@ -255,6 +255,10 @@ static struct remains remains_of(lua_State *L, const struct stream *s)
 {
   struct remains m = {2, s->last, 0};
   size_t sent = s->sent;
+  if (s->last == 2) {
+    m.skip = sent;
+    return m;
+  }
   for (; m.index <= m.last; m.index++) {
     size_t size = stream_argument(L, s, m.index, NULL);
     if (sent < size)
@@ -298,7 +302,7 @@ static struct event *send_one(lua_State *L, struct stream *s, struct ring *r,
   e->string_bytes = (uint32_t)size;
   r->stats.bytes_lent += size;
   lua_pushvalue(L, m->index);
-  event_anchor(L, &r->events, e);
+  event_anchor(L, e);
   return hand_over(r, e, &sqe);
 }
 
@@ -360,7 +364,7 @@ static struct event *send_many(lua_State *L, struct stream *s, struct ring *r,
     add_loan(r, e, s->out.block, s->out.first, output_size(&s->out));
   add_arguments(L, s, r, e, *m, n);
   lua_pushvalue(L, s->top[LANE_WRITE]); /* the table, or the one string */
-  event_anchor(L, &r->events, e);
+  event_anchor(L, e);
   if (socket) {
     e->aux->msg.msg_iov = e->aux->iov;
     e->aux->msg.msg_iovlen = e->aux->nvec;

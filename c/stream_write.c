@@ -84,22 +84,49 @@ static void keep_buffer(lua_State *L, int index, const struct buffer *b)
   lua_replace(L, index);
 }
 
-/* Makes every argument a string or a Buffer of ours; returns their size. */
-static size_t check_arguments(lua_State *L, const struct stream *s, int last)
+/* Makes it a string or a Buffer of ours. */
+static void check_argument(lua_State *L, const struct stream *s, int index)
+{
+  const struct buffer *b;
+  switch (lua_type(L, index)) {
+  case LUA_TSTRING:
+    break;
+  case LUA_TNUMBER:
+    replace_number(L, index);
+    break;
+  default:
+    b = buffer_test(L, s->core, index);
+    if (b == NULL)
+      bad_argument(L, index);
+    else
+      keep_buffer(L, index, b);
+  }
+}
+
+static size_t size_of_all(lua_State *L, const struct stream *s, int last)
 {
   size_t total = 0;
-  for (int i = 2; i <= last; i++) {
-    const struct buffer *b = NULL;
-    if (lua_type(L, i) == LUA_TNUMBER)
-      replace_number(L, i);
-    else if (lua_type(L, i) != LUA_TSTRING &&
-             (b = buffer_test(L, s->core, i)) == NULL)
-      bad_argument(L, i);
-    if (b != NULL)
-      keep_buffer(L, i, b);
+  for (int i = 2; i <= last; i++)
     total += stream_argument(L, s, i, NULL);
-  }
   return total;
+}
+
+/* Is there room for all of it, where the stream keeps what is written? */
+static bool has_room(const struct stream *s, size_t size)
+{
+  size_t capacity = s->out.block != NULL ? s->out.block->size : s->room;
+  return s->buffering != BUFFER_NOTHING && s->out.last + size <= capacity;
+}
+
+/* Are several arguments to be sent from where they are? */
+static bool is_vector(lua_State *L, const struct stream *s, int last)
+{
+  size_t total;
+  if (last <= 2)
+    return false;
+  total = size_of_all(L, s, last);
+  return total > (s->buffering ? 0 : GATHERED) &&
+         !(stream_is_idle(s, LANE_WRITE) && has_room(s, total));
 }
 
 /* A table that keeps them while they are sent together. */
@@ -162,13 +189,6 @@ static bool has_newline(lua_State *L, const struct stream *s)
   return false;
 }
 
-/* Is there room for all of it, where the stream keeps what is written? */
-static bool has_room(const struct stream *s, size_t size)
-{
-  size_t capacity = s->out.block != NULL ? s->out.block->size : s->room;
-  return s->buffering != BUFFER_NOTHING && s->out.last + size <= capacity;
-}
-
 /* The first look: how much is there, and can it be copied? */
 static void begin_write(lua_State *L, struct stream *s)
 {
@@ -176,8 +196,7 @@ static void begin_write(lua_State *L, struct stream *s)
   s->last = s->top[LANE_WRITE];
   if (lua_istable(L, s->last))
     s->last--;
-  for (int i = 2; i <= s->last; i++)
-    s->total += stream_argument(L, s, i, NULL);
+  s->total = size_of_all(L, s, s->last);
   if (s->total == 0 || !s->writable)
     return;
   stream_unread(s);
@@ -291,15 +310,14 @@ int stream_write(lua_State *L)
 {
   struct stream *s = stream_open_self(L);
   const int last = lua_gettop(L);
-  size_t total;
   if (stream_keep(L, s, 2, last)) {
     lua_settop(L, 1);
     return 1;
   }
-  luaL_checkstack(L, last + LUA_MINSTACK, "too many arguments");
-  total = check_arguments(L, s, last);
-  if (last > 2 && total > (s->buffering ? 0 : GATHERED) &&
-      !(stream_is_idle(s, LANE_WRITE) && has_room(s, total)))
+  stream_check_stack(L, last);
+  for (int i = 2; i <= last; i++)
+    check_argument(L, s, i);
+  if (is_vector(L, s, last))
     push_keeper(L, last);
   return stream_call(L, s, &write_call);
 }
