@@ -24,6 +24,10 @@
 /* What a file keeps before it is written. */
 #define FILE_ROOM 16384u
 
+/* No other object has this address in it.  It is compared faster than a
+** metatable, which has to be asked for at each call of a method. */
+static const char mark = 's';
+
 /*
 ** Making
 */
@@ -49,6 +53,7 @@ struct stream *stream_push(lua_State *L, struct core *core,
   }
   lua_rawgeti(L, LUA_REGISTRYINDEX, core->stream_meta_ref);
   lua_setmetatable(L, -2);
+  s->mark = &mark;
   return s;
 }
 
@@ -87,8 +92,10 @@ struct stream *stream_test(lua_State *L, int index)
 
 struct stream *stream_self(lua_State *L)
 {
-  struct stream *s = core_self(L);
-  return s != NULL ? s : luaL_checkudata(L, 1, STREAM_TYPE);
+  struct stream *s = lua_touserdata(L, 1);
+  if (s != NULL && lua_rawlen(L, 1) == sizeof *s && s->mark == &mark)
+    return s;
+  return luaL_checkudata(L, 1, STREAM_TYPE);
 }
 
 struct stream *stream_open_self(lua_State *L)
@@ -150,6 +157,7 @@ static int stream_gc(lua_State *L)
 {
   struct stream *s = stream_self(L);
   int fd = s->fd;
+  s->mark = NULL; /* its memory may be somebody else's next */
   if (fd < 0)
     return 0;
   stream_enter(s);
@@ -378,23 +386,18 @@ static const luaL_Reg of_streams[] = {
 ** whose __index has the methods, in the table on the top. */
 void stream_register(lua_State *L, struct core *core)
 {
-  int meta_at;
   stream_io_register();
+  luaL_setfuncs(L, of_streams, 0);
   luaL_newmetatable(L, STREAM_TYPE);
-  meta_at = lua_gettop(L);
-  core_set_methods(L, meta, meta_at);
+  luaL_setfuncs(L, meta, 0);
   lua_newtable(L);
-  core_set_methods(L, methods, meta_at);
-  stream_read_register(L, meta_at);
-  stream_write_register(L, meta_at);
-  lua_setfield(L, meta_at, "__index");
-  lua_pushvalue(L, meta_at);
+  luaL_setfuncs(L, methods, 0);
+  stream_read_register(L);
+  stream_write_register(L);
+  lua_setfield(L, -2, "__index");
+  lua_pushvalue(L, -1);
   core->stream_meta_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-  lua_pushvalue(L, meta_at);
-  lua_setfield(L, meta_at - 1, "stream_meta");
-  lua_pushvalue(L, meta_at - 1);
-  core_set_methods(L, of_streams, meta_at);
-  lua_settop(L, meta_at - 1);
+  lua_setfield(L, -2, "stream_meta");
   lua_pushlightuserdata(L, core);
   lua_pushcclosure(L, stream_new, 1);
   lua_setfield(L, -2, "stream");

@@ -49,6 +49,7 @@ struct output {
 
 /* A connection that is silent costs this much; so what can share does. */
 struct stream {
+  const void *mark; /* streams are known by it, see stream_self */
   struct core *core;
   int fd;            /* -1: closed, or none yet */
   unsigned epoch;    /* of the process whose tasks have the lanes */
@@ -177,9 +178,9 @@ void stream_unread(struct stream *s);
 
 void stream_register(lua_State *L, struct core *core);
 
-/* Adds methods to the table on the top; the metatable is at `meta`. */
-void stream_read_register(lua_State *L, int meta);
-void stream_write_register(lua_State *L, int meta);
+/* Adds methods to the table on the top. */
+void stream_read_register(lua_State *L);
+void stream_write_register(lua_State *L);
 
 /* stream:tie([on = true]) -> stream: what is buffered is written before a read
 ** has to wait */

@@ -506,7 +506,7 @@ static const luaL_Reg methods[] = {
     {"recv", stream_recv},           {NULL, NULL},
 };
 
-void stream_read_register(lua_State *L, int meta)
+void stream_read_register(lua_State *L)
 {
-  core_set_methods(L, methods, meta);
+  luaL_setfuncs(L, methods, 0);
 }

@@ -540,7 +540,7 @@ static const luaL_Reg methods[] = {
     {NULL, NULL},
 };
 
-void stream_write_register(lua_State *L, int meta)
+void stream_write_register(lua_State *L)
 {
-  core_set_methods(L, methods, meta);
+  luaL_setfuncs(L, methods, 0);
 }
