@@ -67,8 +67,30 @@ static void release(struct stream *s, unsigned i)
   lane->owner = next;
   s->waits[i] = next != NULL ? WAIT_TURN : WAIT_NOTHING;
   tasks_wake_some(&lane->waiting, 1);
-  if (s->closing && i == LANE_READ && next == NULL)
+}
+
+/* Nobody will take what is left of a stream that is being closed. */
+static void let_go_of_input(struct stream *s)
+{
+  if (s->closing && s->lanes[LANE_READ].owner == NULL)
     input_drop(&s->in);
+}
+
+/* The call is over, the lane somebody else's.  What it has read is in hand
+** until its results have been made. */
+static int finish(lua_State *L, struct stream *s, const struct stream_call *c,
+                  const struct piece *piece)
+{
+  const int n = c->finish(L, s, piece);
+  let_go_of_input(s);
+  return n;
+}
+
+static int fail(lua_State *L, struct stream *s, const struct stream_call *c,
+                int err)
+{
+  let_go_of_input(s);
+  return c->failed(L, s, err, true);
 }
 
 void stream_interrupt(struct stream *s)
@@ -131,11 +153,13 @@ static int give_up(lua_State *L, struct stream *s, const struct stream_call *c,
   bool late = task_call_is_late(t);
   release(s, lane_of(s, c));
   task_call_ends(t);
-  if (cancelled)
+  if (cancelled) {
+    let_go_of_input(s);
     return task_raise_cancelled(L);
+  }
   if (err == -ECANCELED && late && (c->closes || stream_is_open(s)))
     err = STREAM_LATE;
-  return c->failed(L, s, err, true);
+  return fail(L, s, c, err);
 }
 
 /* Grows the event table of the ring, a light userdata. */
@@ -209,7 +233,7 @@ static int step(lua_State *L, struct stream *s, const struct stream_call *c,
     return go_on(L, s, c, t, &piece);
   release(s, lane_of(s, c));
   task_call_ends(t);
-  return c->finish(L, s, &piece);
+  return finish(L, s, c, &piece);
 }
 
 int stream_call_k(lua_State *L, lua_KContext ctx, const struct stream_call *c)
@@ -398,10 +422,10 @@ static int call_outside(lua_State *L, struct stream *s,
   }
   release(s, lane);
   if (err == 0)
-    return c->finish(L, s, &o.piece);
+    return finish(L, s, c, &o.piece);
   if (err == -ECANCELED && o.late && (c->closes || stream_is_open(s)))
     err = STREAM_LATE;
-  return c->failed(L, s, err, true);
+  return fail(L, s, c, err);
 }
 
 /*

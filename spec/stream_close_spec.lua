@@ -1,4 +1,4 @@
--- Closing streams whose peers take nothing.
+-- Closing streams whose peers take nothing, and those that others read from.
 
 local helper = require "spec.support.helper"
 local uring = require "uring"
@@ -137,4 +137,71 @@ describe("a listener", function()
       assert.is_true(uring.now() - started < 1)
     end)
   end)
+end)
+
+describe("a read that is complete when its stream is closed", function()
+  helper.watch(before_each, after_each)
+
+  local DATA = ("data"):rep(750) .. "end"
+
+  local reads = {
+    read = function(r) return r:read(#DATA) end;
+    ["read of several formats"] = function(r)
+      local a, b = r:read(#DATA - 100, 100)
+      return a .. b
+    end;
+    read_until = function(r) return r:read_until "end" end;
+    read_some = function(r) return r:read_some() end;
+    recv = function(r)
+      local buffer = uring.buffer(#DATA)
+      local n = r:recv(buffer)
+      return buffer:get(1, n)
+    end;
+    lines = function(r)
+      for line in r:lines(#DATA) do return line end
+    end;
+  }
+
+  -- The completion of the write comes before that of the read, so that the reader is resumed behind the one who closes.
+  local function write_and_close(w, r)
+    assert(uring.op.write(w:fd(), DATA) == #DATA)
+    assert(r:close())
+  end
+
+  for name, make in pairs(makers) do
+    for what, read in pairs(reads) do
+      it(("has its bytes: %s from %s"):format(what, name), function()
+        local w, r = make()
+        uring.run(function()
+          local reader = uring.spawn(read, r)
+          uring.sleep(0.002)
+          uring.spawn(write_and_close, w, r)
+          assert.are.equal(DATA, (reader:await()))
+        end)
+        w:close()
+      end)
+    end
+
+    it("has its bytes outside of tasks, too: from " .. name, function()
+      local w, r = make()
+      local closer = uring.spawn(function()
+        uring.sleep(0.002)
+        write_and_close(w, r)
+      end)
+      assert.are.equal(DATA, r:read(#DATA))
+      closer:await()
+      w:close()
+    end)
+
+    it("and one that wants more has not: from " .. name, function()
+      local w, r = make()
+      uring.run(function()
+        local reader = uring.spawn(r.read, r, #DATA + 1)
+        uring.sleep(0.002)
+        uring.spawn(write_and_close, w, r)
+        assert.are.same({ nil, "closed", uring.errno.ECANCELED }, { reader:await() })
+      end)
+      w:close()
+    end)
+  end
 end)
