@@ -394,6 +394,7 @@ void stream_register(lua_State *L, struct core *core)
   luaL_setfuncs(L, methods, 0);
   stream_read_register(L);
   stream_write_register(L);
+  stream_flush_register(L);
   lua_setfield(L, -2, "__index");
   lua_pushvalue(L, -1);
   core->stream_meta_ref = luaL_ref(L, LUA_REGISTRYINDEX);

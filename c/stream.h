@@ -181,6 +181,7 @@ void stream_register(lua_State *L, struct core *core);
 /* Adds methods to the table on the top. */
 void stream_read_register(lua_State *L);
 void stream_write_register(lua_State *L);
+void stream_flush_register(lua_State *L);
 
 /* stream:tie([on = true]) -> stream: what is buffered is written before a read
 ** has to wait */

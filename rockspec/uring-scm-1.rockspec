@@ -153,6 +153,7 @@ build = {
         "c/statx.c",
         "c/stream.c",
         "c/stream_call.c",
+        "c/stream_flush.c",
         "c/stream_io.c",
         "c/stream_read.c",
         "c/stream_tie.c",
