@@ -1,5 +1,5 @@
-/* The order in which SQEs reach the kernel: the SQ, the backlog behind it,
-** groups of linked operations, and what waits for others to end.
+/* The order in which SQEs reach the kernel: the SQ, receives, the backlog
+** behind it, groups of linked operations, and what waits for others to end.
 **
 ** An SQE is written and the tail kept back; until it is published the event
 ** can still be withdrawn, or taken out of the SQ again.
