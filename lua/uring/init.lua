@@ -16,7 +16,8 @@ local M = {
   _VERSION = "uring scm";
 
   --- Calls without a handle: `uring.op.read(fd, buffer, length, offset)`
-  -- prepares and awaits.  Names and arguments are those of `ring:prepare`.
+  -- prepares and awaits.  Names and arguments are those of `ring:prepare`.  What
+  -- tasks receive is handed over behind what is sent in the same turn.
   op = core.op;
   --- `errno.ENOENT == 2`, `errno[2] == "ENOENT"`.
   errno = core.errno;
