@@ -232,3 +232,15 @@ void loop_until(lua_State *L, struct ring *r, uint64_t deadline_ns,
     core_breathe(L, r->core);
   }
 }
+
+void loop_relieve(lua_State *L, struct ring *r)
+{
+  struct core *core = r->core;
+  const bool timed = r == core->home || r->timed > 0;
+  int rc = ring_step(r, true, timed ? timer_nearest(core) : UINT64_MAX);
+  if (rc < 0)
+    broken(L, rc);
+  if (timed)
+    tasks_wake_due(core);
+  core_breathe(L, core);
+}

@@ -22,4 +22,9 @@ uint64_t loop_step(lua_State *L, struct ring *r, bool wait,
 void loop_until(lua_State *L, struct ring *r, uint64_t deadline_ns,
                 bool (*done)(void *arg), void *arg);
 
+/* One step for who wants room in a ring that is full, and is no task that could
+** wait for it: hands over, waits until something happens and reaps.  Deadlines
+** are met, and no task runs.  Raises where the ring is broken. */
+void loop_relieve(lua_State *L, struct ring *r);
+
 #endif

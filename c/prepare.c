@@ -3,6 +3,7 @@
 */
 #include <string.h>
 
+#include "loop.h"
 #include "op.h"
 #include "operation.h"
 #include "ring_object.h"
@@ -56,20 +57,12 @@ static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
     (void)ring_submit(r);
 }
 
-static void step(lua_State *L, struct ring *r)
-{
-  int rc = ring_step(r, true, UINT64_MAX);
-  if (rc < 0)
-    luaL_error(L, "io_uring_enter: %s", strerror(-rc));
-  core_breathe(L, r->core);
-}
-
 /* The backlog is at its bound and this is no task of the ring's own: hands
 ** over and reaps until there is room. */
 static void make_room(lua_State *L, struct ring *r)
 {
   while (!ring_has_room(r))
-    step(L, r);
+    loop_relieve(L, r);
 }
 
 /* Is this call in a task that can wait for room in the ring? */
@@ -77,7 +70,7 @@ static bool can_wait_for_room(lua_State *L, const struct ring *r)
 {
   const struct task *t = r->core->sched.current;
   return r == r->core->home && t != NULL && t->inner == L &&
-         !task_is_struck(t) && lua_isyieldable(L);
+         lua_isyieldable(L);
 }
 
 /* Keeps the value at a stack index until the operation is terminal, besides
@@ -203,7 +196,7 @@ static int reserve(lua_State *L)
       lua_pushboolean(L, 0);
       return 1;
     }
-    step(L, r);
+    loop_relieve(L, r);
   }
   lua_pushboolean(L, 1);
   return 1;

@@ -330,11 +330,8 @@ static int start_outside(lua_State *L)
   struct operation *op = o->op;
   struct event *e = NULL;
   lua_pop(L, 1);
-  while (!ring_has_room(r)) {
-    if (ring_step(r, true, UINT64_MAX) < 0)
-      return luaL_error(L, "the ring is broken");
-    core_breathe(L, r->core);
-  }
+  while (!ring_has_room(r))
+    loop_relieve(L, r);
   if (!has_event(L, r))
     return lua_error(L);
   if (ring_reserve(r))

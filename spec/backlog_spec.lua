@@ -295,6 +295,40 @@ describe("a queue smaller than the load", function()
       assert.are.same({ true, true }, seen)
     end)
 
+    -- What a call waits for here ends only at its deadline, and no task can run meanwhile.
+    it("at which deadlines are met where nobody can be suspended", function()
+      local first, second = assert(uring.socketpair())
+      local r <close> = ring { entries = 1, backlog = 1 }
+      local received = r:prepare("recv", first:fd(), uring.buffer(1), { timeout = 0.01 })
+      local drained = r:prepare("nop", { drain = true })
+      local last = r:prepare "nop"
+      assert.are.same({ nil, "recv: timeout", errno.ETIMEDOUT }, { received:await() })
+      assert.are.same({ 0, 0 }, { drained:await(), (last:await()) })
+      first:close()
+      second:close()
+    end)
+
+    it("at which a task that is cancelled is told so, and waits for nobody", function()
+      local first, second = assert(uring.socketpair())
+      local buffer, told = uring.buffer(1), nil
+      uring.run(function()
+        local receiver = uring.spawn(uring.op.recv, first:fd(), buffer, { timeout = 0.02 })
+        local ops = {}
+        local victim = uring.spawn(function()
+          ops[1] = uring.prepare("nop", { drain = true }) -- behind the receive
+          for i = 2, 4096 do ops[i] = uring.prepare "nop" end
+          uring.current():cancel()
+          told = table.pack(pcall(uring.prepare, "nop"))
+        end)
+        pcall(victim.await, victim)
+        assert.are.equal("recv: timeout", (select(2, receiver:await())))
+        for _, op in ipairs(ops) do assert(op:await() == 0) end
+      end)
+      assert.are.same({ false, uring.cancelled }, { told[1], told[2] })
+      first:close()
+      second:close()
+    end)
+
     it("at which bad arguments still raise", function()
       local r <close> = ring { entries = 1, backlog = 1 }
       for _ = 1, 10 do
