@@ -107,9 +107,9 @@ describe("a receive", function()
   end)
 
   it("that is cancelled before the kernel has seen it takes nothing", function()
-    local buffer, before = uring.buffer(1), nil
+    local buffer = uring.buffer(1)
     op.send(b, "x")
-    before = uring.stats()
+    local before = uring.stats()
     uring.run(function()
       local task = uring.spawn(op.recv, a, uring.buffer(1))
       local other = uring.spawn(op.recv, a, buffer)
@@ -144,7 +144,7 @@ describe("a receive", function()
   it("has its place however many there are", function() -- the default ring has 256 entries
     local n, received, given = 1500, {}, {}
     uring.run(function()
-      for i = 1, n do
+      for _ = 1, n do
         uring.spawn(function()
           local buffer = uring.buffer(2)
           assert(op.recv(a, buffer, nil, const.MSG_WAITALL) == 2)
