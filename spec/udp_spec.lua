@@ -107,6 +107,106 @@ describe("udp", function()
     end)
   end
 
+  it("over unix sockets sends what it is given when there was no room at first", function()
+    run(function()
+      for _, connects in ipairs { true, false } do
+        local a = assert(uring.udp(address_of "unix:@uring-udp-spec-"))
+        local b = assert(uring.udp { address_of "unix:@uring-udp-spec-", connect = connects and a:address() or nil })
+        local total = 60 -- many more than may wait
+        local senders = {}
+        for i = 1, 3 do
+          senders[i] = uring.spawn(function()
+            for k = i, total, 3 do
+              assert.are.equal(#("datagram " .. k), b:send("datagram " .. k, not connects and a:address() or nil))
+            end
+          end)
+        end
+        uring.sleep(0.002)
+        assert.are.equal("waiting", senders[1]:status())
+        local missing = {}
+        for k = 1, total do missing["datagram " .. k] = true end
+        for _ = 1, total do
+          local data = assert(a:recv())
+          assert.is_true(missing[data])
+          missing[data] = nil
+        end
+        assert.is_nil(next(missing))
+        close(a, b)
+      end
+    end)
+  end)
+
+  it("over unix sockets is closed, or cancelled, while it waits for room", function()
+    run(function()
+      for _, connects in ipairs { true, false } do
+        local a = assert(uring.udp(address_of "unix:@uring-udp-spec-"))
+        local b = assert(uring.udp { address_of "unix:@uring-udp-spec-", connect = connects and a:address() or nil })
+        local function fill()
+          while true do
+            local n, message, number = b:send("x", not connects and a:address() or nil)
+            if not n then return n, message, number end
+          end
+        end
+        local task, cancelled = uring.spawn(fill), uring.spawn(fill)
+        uring.sleep(0.002)
+        cancelled:cancel()
+        assert.is_false((pcall(cancelled.await, cancelled)))
+        assert.are.equal("waiting", task:status())
+        close(b)
+        assert.are.same(failure("closed", errno.ECANCELED), pack(task:await()))
+        close(a)
+      end
+    end)
+  end)
+
+  it("over unix sockets says that the other is gone, while it waits for room", function()
+    run(function()
+      local a = assert(uring.udp(address_of "unix:@uring-udp-spec-"))
+      local b = assert(uring.udp { connect = a:address() })
+      local task = uring.spawn(function()
+        while true do
+          local n, message, number = b:send "x"
+          if not n then return n, message, number end
+        end
+      end)
+      uring.sleep(0.002)
+      close(a)
+      assert.are.same(failure("send: Connection refused", errno.ECONNREFUSED), pack(task:await()))
+      close(b)
+    end)
+  end)
+
+  it("that is closed since another task was cancelled receives from nobody else", function()
+    run(function()
+      for _, seconds in ipairs { false, 1 } do
+        local a = assert(uring.udp "127.0.0.1:0")
+        local first = uring.spawn(a:datagrams())
+        uring.yield()
+        local second = uring.spawn(a.recv, a, seconds or nil)
+        uring.sleep(0.002)
+        first:cancel()
+        assert.is_false((pcall(first.await, first)))
+        close(a)
+        local other <close> = assert(uring.udp "127.0.0.1:0") -- has its number, maybe
+        assert.are.equal(5, other:send("other", other:address()))
+        assert.are.same(failure("closed", errno.ECANCELED), pack(second:await()))
+        assert.are.equal("other", (other:recv(1)))
+      end
+    end)
+  end)
+
+  it("that is closed while a name is asked for connects nobody else", function()
+    run(function()
+      local a = assert(uring.udp "127.0.0.1:0")
+      local task = uring.spawn(a.connect, a, "127.0.0.1:discard")
+      uring.yield()
+      close(a)
+      local other <close> = assert(uring.udp "127.0.0.1:0") -- has its number, maybe
+      assert.are.same(failure("closed", errno.ECANCELED), pack(task:await()))
+      assert.is_nil((other:peer()))
+    end)
+  end)
+
   it("takes the largest datagram there is, and none of no bytes for an end", function()
     run(function()
       local a = assert(uring.udp "127.0.0.1:0")

@@ -8,9 +8,10 @@ local socket = require "uring.socket"
 local socket_options = require "uring.socket_options"
 
 local op, const = core.op, core.const
-local ECANCELED, ETIMEDOUT = core.errno.ECANCELED, core.errno.ETIMEDOUT
+local ECANCELED, ETIMEDOUT, EAGAIN = core.errno.ECANCELED, core.errno.ETIMEDOUT, core.errno.EAGAIN
 local Buffer = getmetatable(core.buffer(0))
 
+local WEAK = { __mode = "k" }
 local ON_AND_ON = { multishot = true, copy = true }
 
 local DATAGRAM_MAX = 65535 -- no datagram of UDP is longer (65507 over IPv4)
@@ -115,6 +116,7 @@ local function open(here, there, given)
     seconds = given.timeout;              -- that recv waits; nil: for as long as it takes
     spare = nil;                          -- a Buffer that recv is not using
     flow = nil;                           -- the receive that goes on and on
+    polls = setmetatable({}, WEAK);       -- that wait for room to send
   }, Udp)
   self.descriptor:put(made:take())
   return self
@@ -144,6 +146,65 @@ local function udp(address)
   return open(here, there, given)
 end
 
+local function send_one(self, data, to, flags)
+  self.busy = self.busy + 1
+  local n, message, errno
+  if to then
+    n, message, errno = op.sendmsg(self.number, { data = data, to = to }, flags)
+  else
+    n, message, errno = op.send(self.number, data, nil, flags)
+  end
+  self.busy = self.busy - 1
+  return n, message, errno
+end
+
+-- Waits until there is room to send: what the poll of a descriptor returns.
+local function poll_for_room(self, fd)
+  local poll <close> = core.on_default.prepare("poll_add", fd, const.POLLOUT)
+  self.polls[poll] = true
+  local mask, message, errno = poll:await()
+  self.polls[poll] = nil
+  return mask, message, errno
+end
+
+-- Waits until a unix socket may have room for one more datagram.  Of the only
+-- peer a poll of this socket tells that; of others, that of a socket connected to
+-- them.  Where there can be none, the next send says why.
+local function wait_for_room(self, to)
+  local ok, message, errno = poll_for_room(self, self.number)
+  if not ok or not to then
+    return ok, message, errno
+  end
+  local probe <close>, fd, code = socket.open(to, const.SOCK_DGRAM)
+  if not probe then
+    return nil, fd, code
+  end
+  if op.connect(fd, to) and self.descriptor then
+    return poll_for_room(self, fd)
+  end
+  return true
+end
+
+-- To a unix socket.  The kernel (6.18) takes the data from an operation before it
+-- sees that there is no room, and when there is sends a datagram without it.  So
+-- no operation that has data waits for room.
+local function send_to_unix(self, data, to)
+  local n, message, errno
+  while self.descriptor do
+    n, message, errno = send_one(self, data, to, const.MSG_DONTWAIT)
+    if errno ~= EAGAIN then
+      return n, message, errno
+    end
+    if self.descriptor then
+      n, message, errno = wait_for_room(self, to)
+      if not n then
+        return nil, message, errno
+      end
+    end
+  end
+  return nil, "closed", ECANCELED
+end
+
 --- Sends a datagram.
 -- @tparam string|Buffer data it may be empty
 -- @string[opt] to where to; not needed where the socket is connected.  A numeric
@@ -162,14 +223,8 @@ function methods:send(data, to)
       return nil, message, errno
     end
   end
-  self.busy = self.busy + 1
-  local n, message, errno
-  if to then
-    n, message, errno = op.sendmsg(self.number, { data = data, to = to })
-  else
-    n, message, errno = op.send(self.number, data)
-  end
-  self.busy = self.busy - 1
+  local send = socket.is_unix(self.name) and send_to_unix or send_one
+  local n, message, errno = send(self, data, to)
   if not n then
     return failed(self, message, errno)
   end
@@ -237,6 +292,8 @@ function methods:recv(seconds)
     end
     if data ~= false then
       return data, peer, cut
+    elseif not self.descriptor then -- since then
+      return failed(self, nil, ECANCELED)
     end
   end
   return receive_one(self, seconds)
@@ -299,6 +356,8 @@ function methods:connect(address)
   local there, message, errno = numeric(address)
   if not there then
     return nil, message, errno
+  elseif not self.descriptor then -- while the name was asked for
+    return failed(self, nil, ECANCELED)
   end
   local ok
   ok, message, errno = op.connect(self.number, there)
@@ -380,6 +439,9 @@ function methods:close()
     return true
   end
   self.descriptor = nil
+  for poll in pairs(self.polls) do
+    core.request_cancel(poll)
+  end
   return core.shield(close, self, descriptor)
 end
 
