@@ -749,6 +749,25 @@ describe("shutdown", function()
     end)
   end)
 
+  it("at once, while another task closes the listener, lets serve return", function()
+    run(function()
+      for _, max in ipairs { false, 1 } do
+        for turns = 0, 3 do
+          local listener = assert(uring.listen "127.0.0.1:0")
+          local serving = uring.spawn(listener.serve, listener, function() end, { max = max or nil })
+          uring.sleep(0.002)
+          local closing = uring.spawn(listener.close, listener)
+          for _ = 1, turns do
+            uring.yield()
+          end
+          assert.are.equal(0, listener:shutdown(0))
+          assert.are.same({ n = 1, true }, pack(serving:await()))
+          assert.is_true(closing:await())
+        end
+      end
+    end)
+  end)
+
   it("waits for every call of serve, without a deadline too", function()
     run(function()
       local listener = assert(uring.listen "127.0.0.1:0")

@@ -10,6 +10,7 @@ local options = require "uring.options"
 local scope = require "uring.scope"
 
 local cancelled, spawn = core.cancelled, core.spawn_finishing
+local ETIMEDOUT = core.errno.ETIMEDOUT
 
 local known = { max = "integer", on_error = "function" }
 
@@ -141,7 +142,11 @@ function M.serve(listener, handler, given, next_connection)
   }
   listener.servers[self] = true
   local _ <close> = setmetatable({}, { __close = function() core.shield(leave, self) end })
-  return scope.scope(run, self, next_connection)
+  local ok, message, errno = scope.scope(run, self, next_connection)
+  if ok or errno == ETIMEDOUT and not listener.descriptor then -- the deadline of `shutdown`, while it accepted
+    return true
+  end
+  return nil, message, errno
 end
 
 --- The listener was closed: who waits for room looks again.
