@@ -1,4 +1,5 @@
 local helper = require "spec.support.helper"
+local streams = require "spec.support.streams"
 local uring = require "uring"
 
 local errno, fs, testkit = uring.errno, uring.fs, helper.testkit
@@ -427,7 +428,7 @@ describe("a watch", function()
   helper.watch(before_each, after_each)
 
   local function watching(o, fn)
-    uring.run(function()
+    streams.run(function()
       local dir <close> = assert(fs.tempdir())
       local function p(name) return dir.path .. "/" .. name end
       local watch <close> = assert(fs.watch(dir.path, o))
@@ -521,6 +522,67 @@ describe("a watch", function()
     watching(nil, function(_, watch)
       assert.are.same({ n = 3, nil, "timeout", errno.ETIMEDOUT }, pack(uring.timeout(0.005, watch.next, watch)))
     end)
+  end)
+
+  it("is for any number of tasks, each event for one of them", function()
+    watching({ events = { "created" } }, function(p, watch)
+      local tasks = {}
+      for i = 1, 4 do tasks[i] = uring.spawn(function() return pack(watch:next()) end) end
+      uring.sleep(0.002)
+      assert(fs.writefile(p "a", "", { atomic = false }))
+      assert(fs.writefile(p "b", "", { atomic = false }))
+      assert.are.equal("a", tasks[1]:await()[1].name)
+      assert.are.equal("b", tasks[2]:await()[1].name)
+      watch:close()
+      for i = 3, 4 do
+        local ended = pack(uring.timeout(2, tasks[i].await, tasks[i]))
+        assert.are.same({ n = 3, nil, "closed", errno.ECANCELED }, ended[1])
+      end
+    end)
+    streams.run(function()
+      local path = helper.tmpname ""
+      local watch <close> = assert(fs.watch(path, { events = { "self_deleted" } }))
+      local tasks = {}
+      for i = 1, 3 do tasks[i] = uring.spawn(function() return (watch:next()) end) end
+      uring.sleep(0.002)
+      assert(fs.remove(path))
+      assert.are.equal("self_deleted", tasks[1]:await().kind)
+      assert.is_nil((uring.timeout(2, tasks[2].await, tasks[2])))
+      assert.is_nil((uring.timeout(2, tasks[3].await, tasks[3])))
+      assert.are.equal("returned", tasks[3]:status())
+    end)
+  end)
+
+  it("loses nothing when a wait is cancelled, whenever that is", function()
+    watching({ recursive = true, events = { "created" } }, function(p, watch)
+      for round = 1, helper.times(60) do
+        assert(fs.makedirs(p(round .. "/a/b")))
+        for i = 1, 5 do assert(fs.writefile(p(round .. "/" .. i), "", { atomic = false })) end
+        local names = { "", "/a", "/a/b", "/1", "/2", "/3", "/4", "/5" }
+        local missing = {}
+        for _, name in ipairs(names) do missing[p(round .. name)] = true end
+        for try = 1, 200 do
+          local event = uring.timeout(try < 100 and round * 1e-5 or 1, watch.next, watch)
+          if event then missing[event.path] = nil end
+          if not next(missing) then break end
+        end
+        assert.are.same({}, missing)
+      end
+    end)
+  end)
+
+  it("can be closed while a directory that has come is gone through", function()
+    for round = 1, helper.times(60) do
+      watching({ recursive = true }, function(p, watch)
+        local task = uring.spawn(function()
+          for event in watch:each() do assert.are_not.equal("error", event.kind) end
+        end)
+        assert(fs.makedirs(p "a/b/c/d/e"))
+        uring.sleep(round * 1e-5)
+        watch:close()
+        task:await()
+      end)
+    end
   end)
 
   it("tells when events were lost", function()

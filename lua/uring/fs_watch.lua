@@ -43,6 +43,9 @@ local function kind_of(mask)
 end
 
 local function add(self, path, only_directory)
+  if not self.fd then -- closed meanwhile
+    return failure(path, errnos.ECANCELED)
+  end
   local mask = self.mask | (self.recursive and FOR_RECURSION or 0) | (only_directory and ONLY_DIRECTORY or 0)
   local wd, message, errno = path_call.watch(path, self.fd, mask)
   if not wd then
@@ -90,7 +93,7 @@ local function directory_came(self, path)
       put(self, { kind = "created", path = found, directory = kind == "directory" })
     end
   end)
-  if not ok and errno ~= errnos.ENOENT and errno ~= errnos.ENOTDIR then
+  if not ok and self.fd and errno ~= errnos.ENOENT and errno ~= errnos.ENOTDIR then
     put(self, { kind = "error", path = path, message = message, errno = errno })
   end
 end
@@ -132,11 +135,32 @@ end
 
 local function parse(self, data)
   local at = 1
-  while at <= #data do
+  while at <= #data and self.fd do
     local wd, mask, cookie, length, from = HEADER:unpack(data, at)
     take(self, wd, mask, cookie, data:sub(from, from + length - 1):match "^[^\0]*")
     at = from + length
   end
+end
+
+-- Reads on, one task at a time: what has come is for whoever waits, in its order.
+-- Nobody is cancelled between reading it and having it in hand.
+local function read_on(self)
+  local _turn <close> = self.turn:lock()
+  if self.first <= self.last or not self.fd or not next(self.paths) then
+    return true -- who had the turn before has changed that
+  end
+  local buffer <close> = core.buffer(BUFFER)
+  local operation = core.on_default.prepare("read", self.fd, buffer, BUFFER)
+  self.operation = operation
+  local n, _, errno = operation:await()
+  self.operation = nil
+  if not self.fd then
+    return true
+  elseif not n then
+    return failure("watch", errno)
+  end
+  core.shield(parse, self, buffer:get(1, n))
+  return true
 end
 
 local function next_event(self)
@@ -146,17 +170,12 @@ local function next_event(self)
     elseif not next(self.paths) then
       return nil -- there is nothing left to watch
     end
-    local buffer <close> = core.buffer(BUFFER)
-    local operation = core.on_default.prepare("read", self.fd, buffer, BUFFER)
-    self.operation = operation
-    local n, _, errno = operation:await()
-    self.operation = nil
-    if not self.fd then
+    local ok, message, errno = read_on(self)
+    if not ok then
+      return nil, message, errno
+    elseif not self.fd and self.first > self.last then
       return nil, "closed", errnos.ECANCELED
-    elseif not n then
-      return failure("watch", errno)
     end
-    parse(self, buffer:get(1, n))
   end
   local event = self.events[self.first]
   self.events[self.first] = nil
@@ -260,6 +279,7 @@ function M.watch(path, o)
     fd = nil;            -- which is this; nil once it is closed
     paths = {};          -- watch descriptor → path
     events = {}, first = 1, last = 0; -- read and not taken
+    turn = core.sync.mutex(); -- of who reads
     operation = nil;     -- the read under way
   }, Watch)
   local fd, message, errno = path_call.inotify()
