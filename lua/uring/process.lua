@@ -17,7 +17,7 @@ local request = require "uring.process_request"
 local scope = require "uring.scope"
 local stream = require "uring.stream"
 
-local op, errnos = core.op, core.errno
+local errnos, prepare = core.errno, core.on_default.prepare
 local POLLIN = core.const.POLLIN
 local KILL = core.signal_names.KILL
 
@@ -46,9 +46,10 @@ local function await_end(self)
   if not fd then
     return true
   end
-  self.waiting = self.waiting + 1
-  local ok, message, errno = op.poll_add(fd, POLLIN)
-  self.waiting = self.waiting - 1
+  local poll = prepare("poll_add", fd, POLLIN)
+  self.polls[poll] = true
+  local ok, message, errno = poll:await()
+  self.polls[poll] = nil
   return ok, message, errno
 end
 
@@ -59,7 +60,7 @@ local function result(self)
     return nil
   end
   self.taken = self.taken or not self.ending
-  if self.waiting == 0 then
+  if not next(self.polls) then
     self.child:close()
   end
   if state == "lost" then
@@ -82,6 +83,7 @@ function methods:wait()
       return table.unpack(results, 1, 3)
     end
     local ok, message, errno = await_end(self)
+    check_attached(self)
     if not ok then
       return nil, message, errno
     elseif self.child:state() == "running" then -- a tracer has its end for a moment
@@ -155,6 +157,9 @@ local function terminate(self)
     child:terminate()
     ended = scope.timeout(self.grace, await_end, self)
   end
+  if self.detached then -- meanwhile
+    return
+  end
   if not ended or self.leads then
     child:kill(KILL, true)
   end
@@ -171,6 +176,9 @@ local function finish(self)
   elseif not self.taken then
     terminate(self)
   end
+  if self.detached then -- meanwhile
+    return true
+  end
   return self:wait()
 end
 
@@ -185,11 +193,14 @@ function methods:close()
 end
 
 --- Lets it live on: closing or dropping the object does not end it any more,
--- and nobody can wait for it.  Its streams stay open.  When it has ended the
+-- and nobody can wait for it; who does is told so by an error.  Its streams stay open.  When it has ended the
 -- loop sees to its remains.
 -- @treturn int its number
 function methods:detach()
   check_attached(self)
+  for poll in pairs(self.polls) do
+    poll:cancel() -- what has not been handed over is withdrawn before the pidfd is closed
+  end
   self.child:detach()
   self.detached = true
   return self.number
@@ -240,8 +251,8 @@ local function start(plan)
     name = plan.arguments[1];    -- for messages
     grace = plan.grace;          -- seconds between TERM and KILL
     leads = plan.leads;          -- a group of its own
-    waiting = 0;                 -- who polls the pidfd; more after one that raised,
-                                 -- which keeps it open until this is collected
+    polls = {};                  -- of the pidfd, by those who wait; one that raised is
+                                 -- left, and keeps it open until this is collected
     ending = false;              -- `close` is at it
     taken = false;               -- it has ended, and its number is free for others
     detached = false;

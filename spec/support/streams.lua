@@ -6,17 +6,17 @@ local uring = require "uring"
 
 local M = {}
 
---- Runs fn as a task; a hang becomes a failure.
-function M.run(fn)
-  return uring.run(function()
+--- Runs fn(…) as a task; a hang becomes a failure.
+function M.run(fn, ...)
+  return uring.run(function(...)
     local dog = uring.spawn(function()
       uring.sleep(helper.slow and 60 or 10)
       error("it hangs", 0)
     end)
-    local results = table.pack(uring.run(fn))
+    local results = table.pack(uring.run(fn, ...))
     dog:cancel()
     return table.unpack(results, 1, results.n)
-  end)
+  end, ...)
 end
 
 function M.tcp()
