@@ -1,6 +1,6 @@
 -- Processes that several tasks talk to, wait for, signal, close and let go of at once, at moments that a seed chooses.
--- What they write is what they were given, from its beginning on, all who wait are told the same, and nothing is left of
--- them.
+-- What they write is what they were given, from its beginning on, all who wait are told the same, and nothing is left
+-- of them.
 
 local helper = require "spec.support.helper"
 local streams = require "spec.support.streams"

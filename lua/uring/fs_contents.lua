@@ -228,7 +228,7 @@ local function write_anew(path, data, mode, sync)
   end
   temporary.path = nil
   if sync then
-    return sync_directory(real)
+    return core.shield(sync_directory, real) -- the new contents are there: it was not cancelled
   end
   return true
 end
