@@ -250,8 +250,10 @@ local function open_source(plan, source)
   return source.name == "stdin" and to_read or to_write
 end
 
---- Opens files and pipes; awaits.
+--- Opens files and pipes; awaits.  What another task has closed by then is not
+-- given to the process: its number may be somebody else's.
 -- @treturn boolean true; nil, message, errno
+-- @raise where something has been closed
 function methods:open()
   for target, source in pairs(self.wanted) do
     local fd, message, errno = open_source(self, source)
@@ -259,6 +261,11 @@ function methods:open()
       return nil, message, errno
     end
     self.sources[target] = fd
+  end
+  for target, source in pairs(self.wanted) do
+    if source.owner then
+      self.sources[target] = number_of(source.owner)
+    end
   end
   for target, source in pairs(self.wanted) do
     if source.like then
