@@ -2,19 +2,22 @@
 **
 ** A descriptor that has arrived exists before anybody has been told.  So both
 ** calls are made at once, once poll says that they will not wait: what comes
-** is in the hands of its owners before anything can fail, and what is sent is
-** open when it is named.
+** is in the hands of its owners before anything can fail.  What is sent is what
+** its numbers stood for when that was asked for: where it has to wait, it is
+** duplicated.
 */
 #include "passing.h"
 
 #include "compat.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <lauxlib.h>
 #include <limits.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "errors.h"
 #include "system.h"
@@ -33,45 +36,93 @@ static int check_fd(lua_State *L)
   return (int)fd;
 }
 
-static void fill_control(lua_State *L, struct msghdr *m, union control *c,
-                         int count)
+/*
+** Sending
+*/
+
+struct passing *passing_at(lua_State *L, int index)
 {
-  struct cmsghdr *head = &c->align;
-  int *fds = (int *)CMSG_DATA(head);
-  memset(c, 0, sizeof *c);
-  m->msg_control = c;
-  m->msg_controllen = CMSG_LEN((size_t)count * sizeof *fds);
-  head->cmsg_level = SOL_SOCKET;
-  head->cmsg_type = SCM_RIGHTS;
-  head->cmsg_len = m->msg_controllen;
-  for (int i = 0; i < count; i++) {
-    lua_rawgeti(L, 3, i + 1);
-    fds[i] = (int)luaL_checkinteger(L, -1);
-    lua_pop(L, 1);
-  }
+  return luaL_checkudata(L, index, PASSING_TYPE);
 }
 
-static int send_descriptors(lua_State *L)
+ssize_t passing_send(const struct passing *p, int fd, const char *data,
+                     size_t size)
 {
-  int fd = check_fd(L);
-  size_t size;
-  const char *data = luaL_checklstring(L, 2, &size);
-  struct iovec iov = {.iov_base = (void *)data, .iov_len = size};
+  struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = size};
   struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
   union control c;
-  size_t count;
   ssize_t n;
-  luaL_checktype(L, 3, LUA_TTABLE);
-  count = lua_rawlen(L, 3);
-  luaL_argcheck(L, count <= PASS_MAX, 3, "more than 253 descriptors");
-  if (count > 0)
-    fill_control(L, &m, &c, (int)count);
-  n = sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
-  if (n < 0)
-    return push_failure(L, "sendmsg", errno);
-  lua_pushinteger(L, n);
+  memset(&c, 0, sizeof c);
+  m.msg_control = &c;
+  m.msg_controllen = CMSG_LEN((size_t)p->count * sizeof *p->fds);
+  c.align.cmsg_level = SOL_SOCKET;
+  c.align.cmsg_type = SCM_RIGHTS;
+  c.align.cmsg_len = m.msg_controllen;
+  memcpy(CMSG_DATA(&c.align), p->fds, (size_t)p->count * sizeof *p->fds);
+  do
+    n = sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+  while (n < 0 && errno == EINTR);
+  return n < 0 ? -errno : n;
+}
+
+static void close_first(struct passing *p, int count)
+{
+  for (int i = 0; i < count; i++)
+    close(p->fds[i]);
+}
+
+int passing_own(struct passing *p)
+{
+  if (p->owned)
+    return 0;
+  for (int i = 0; i < p->count; i++) {
+    int copy = fcntl(p->fds[i], F_DUPFD_CLOEXEC, 0), err = errno;
+    if (copy < 0) {
+      close_first(p, i);
+      p->count = 0;
+      return -err;
+    }
+    p->fds[i] = copy;
+  }
+  p->owned = true;
+  return 0;
+}
+
+static int passing_close(lua_State *L)
+{
+  struct passing *p = passing_at(L, 1);
+  if (p->owned)
+    close_first(p, p->count);
+  p->owned = false;
+  p->count = 0;
+  return 0;
+}
+
+/* passing { fd, … } -> Passing */
+static int passing_new(lua_State *L)
+{
+  struct passing *p;
+  int count;
+  luaL_checktype(L, 1, LUA_TTABLE);
+  count = (int)lua_rawlen(L, 1);
+  luaL_argcheck(L, count >= 1 && count <= PASS_MAX, 1,
+                "1 to 253 descriptors expected");
+  p = lua_newuserdatauv(L, sizeof *p + (size_t)count * sizeof *p->fds, 0);
+  p->owned = false;
+  p->err = 0;
+  p->count = count;
+  for (int i = 0; i < count; i++) {
+    lua_rawgeti(L, 1, i + 1);
+    p->fds[i] = (int)luaL_checkinteger(L, -1);
+    lua_pop(L, 1);
+  }
+  luaL_setmetatable(L, PASSING_TYPE);
   return 1;
 }
+
+/*
+** Receiving
+*/
 
 /* Gives what has come to the owners, of which there are `room`: so much room
 ** the kernel was given, and what it had none for it has closed. */
@@ -146,13 +197,19 @@ static int file_kind(lua_State *L)
 }
 
 static const luaL_Reg functions[] = {
-    {"send_descriptors", send_descriptors},
+    {"passing", passing_new},
     {"receive_descriptors", receive_descriptors},
     {"file_kind", file_kind},
     {NULL, NULL},
 };
 
+static const luaL_Reg meta[] = {
+    {"__close", passing_close}, {"__gc", passing_close}, {NULL, NULL}};
+
 void passing_register(lua_State *L)
 {
+  luaL_newmetatable(L, PASSING_TYPE);
+  luaL_setfuncs(L, meta, 0);
+  lua_pop(L, 1);
   luaL_setfuncs(L, functions, 0);
 }

@@ -372,6 +372,7 @@ static const luaL_Reg of_streams[] = {
     {"stream_closed", stream_closed},
     {"stream_give_up", stream_give_up},
     {"stream_finish", stream_finish},
+    {"stream_pass", stream_pass},
     {"stream_number", stream_number},
     {"stream_limits", stream_limits},
     {"stream_kind", stream_kind_of},

@@ -195,6 +195,10 @@ int stream_lines_closing(lua_State *L);
 int stream_wait_readable(lua_State *L);
 int stream_wait_writable(lua_State *L);
 
+/* stream_pass(stream, data, Passing) -> stream: the descriptors are sent with the
+** data; nil, message, errno */
+int stream_pass(lua_State *L);
+
 /* stream_finish(stream): what is buffered is written, by a stream that is
 ** being closed -> true | nil, message, errno */
 int stream_finish(lua_State *L);

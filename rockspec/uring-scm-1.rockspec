@@ -155,6 +155,7 @@ build = {
         "c/stream_call.c",
         "c/stream_flush.c",
         "c/stream_io.c",
+        "c/stream_pass.c",
         "c/stream_read.c",
         "c/stream_tie.c",
         "c/stream_wait.c",

@@ -163,6 +163,82 @@ describe("descriptors through a unix socket", function()
     end)
   end)
 
+  it("and their data are not torn by what others write, nor tear it", function()
+    run(function()
+      local a, b = assert(uring.socketpair())
+      local parts, size = {}, 0
+      for i = 1, 12 do -- each is more than a socket takes at once
+        local letter = string.char(96 + i)
+        local data = letter:rep(250000 + i)
+        size = size + #data
+        uring.spawn(function()
+          if i % 3 == 0 then return assert(a:write(data)) end
+          return assert(a:send_fds(data, { a }))
+        end)
+      end
+      local count = 0
+      while size > 0 do
+        local data, list = assert(b:recv_fds())
+        parts[#parts + 1] = data
+        size = size - #data
+        count = count + #list
+        close(table.unpack(list))
+      end
+      assert.are.equal(8, count)
+      local all, order = table.concat(parts), {}
+      for i = 1, 12 do
+        local letter = string.char(96 + i)
+        local first, last = all:find(letter .. "+")
+        assert.are.equal(250000 + i, last - first + 1)
+        order[i] = first
+      end
+      for i = 2, 12 do assert.is_true(order[i - 1] < order[i]) end
+      close(a, b)
+    end)
+  end)
+
+  it("are what they were when the call was made", function()
+    run(function()
+      local a, b = assert(uring.socketpair())
+      local r, w = assert(uring.pipe())
+      local data = ("z"):rep(1000000)
+      local writer = uring.spawn(a.write, a, data)
+      local sender = uring.spawn(a.send_fds, a, "x", { r })
+      local buffered = uring.spawn(function()
+        uring.yield()
+        r:close()
+        return assert(w:write "of the pipe")
+      end)
+      assert.are.equal(#data, #b:read(#data))
+      local got, list = b:recv_fds()
+      assert.are.same({ "x", 1 }, { got, #list })
+      assert(writer:await() and sender:await() and buffered:await())
+      assert.are.equal("of the pipe", list[1]:read(11))
+      close(a, b, w, list[1])
+    end)
+  end)
+
+  it("are not left where they could not be sent", function()
+    run(function()
+      local a, b = assert(uring.socketpair())
+      local r, w = assert(uring.pipe())
+      local writer = uring.spawn(function() pcall(a.write, a, ("z"):rep(1000000)) end)
+      local late = uring.spawn(uring.timeout, 0.002, a.send_fds, a, "x", { r })
+      local cancelled = uring.spawn(a.send_fds, a, "x", { r })
+      local closed = uring.spawn(a.send_fds, a, "x", { w })
+      uring.sleep(0.01)
+      assert.are.same({ nil, "timeout", n = 3, [3] = errno.ETIMEDOUT }, pack(late:await()))
+      cancelled:cancel()
+      assert.are.same({ false, uring.cancelled, n = 2 }, pack(pcall(cancelled.await, cancelled)))
+      a:close()
+      assert.are.same(failure("closed", errno.ECANCELED), pack(closed:await()))
+      writer:await()
+      close(b, r)
+      assert.is_nil((w:write "x")) -- nobody has the other end
+      close(w)
+    end)
+  end)
+
   it("are nobody's who was cancelled", function()
     run(function()
       local a, b = assert(uring.socketpair())

@@ -36,18 +36,8 @@ local function until_ready(self, wait, call, ...)
   return nil, "closed", ECANCELED
 end
 
--- The numbers of what is to be sent, looked up when it is: who is closed
--- meanwhile raises, and its number is not another's.
-local function send(fd, data, list)
-  local numbers = {}
-  for i, x in ipairs(list) do
-    numbers[i] = descriptor.number("send_fds", x)
-  end
-  return core.send_descriptors(fd, data, numbers)
-end
-
 --- Sends descriptors over a unix socket, with data that goes with them.  They
--- stay open here, too.
+-- stay open here, too; closed meanwhile, they are sent all the same.
 -- @string data at least one byte, which the descriptors arrive with
 -- @tab list up to 253 streams, listeners, other objects with `fd`, or numbers
 -- @treturn Stream nil, message, errno
@@ -63,25 +53,18 @@ function methods:send_fds(data, list)
   if #list < 1 or #list > DESCRIPTORS_MAX then
     error(("bad argument #2 to 'send_fds' (1 to %d descriptors expected, got %d)"):format(DESCRIPTORS_MAX, #list), 2)
   end
-  local ok, message, errno = self:flush()
-  if not ok then
-    return nil, message, errno
+  local numbers = {}
+  for i, x in ipairs(list) do
+    numbers[i] = descriptor.number("send_fds", x)
   end
-  local domain
-  domain, message, errno = core.sockopt(self:fd(), "domain")
+  local domain, message, errno = core.sockopt(self:fd(), "domain")
   if domain and domain ~= const.AF_UNIX then -- elsewhere they would be left out without a word
     return nil, "sendmsg: Operation not supported", core.errno.EOPNOTSUPP
   elseif not domain then
     return nil, (message:gsub("^[^:]*", "sendmsg")), errno
   end
-  local n
-  n, message, errno = until_ready(self, stream.writable, send, data, list)
-  if not n then
-    return nil, message, errno
-  elseif n < #data then
-    return self:write(data:sub(n + 1))
-  end
-  return self
+  local sent <close> = core.passing(numbers)
+  return core.stream_pass(self, data, sent)
 end
 
 -- What a descriptor that has come is used as.
