@@ -24,7 +24,8 @@ end
 
 -- A step is an operation that all who wait share.  It stays until one of them
 -- takes what it came to, so none who is interrupted takes a signal with it.
-local function begin(self, reads)
+local function begin(self)
+  local reads = not self.polls
   local step = {
     reads = reads; -- or else waits until there is something to read
     op = reads and prepare("read", self.fd, self.buffer) or prepare("poll_add", self.fd, const.POLLIN);
@@ -42,18 +43,18 @@ local function value_of(self, step, n)
   return step.value
 end
 
--- Takes what the step came to.  False: there is more to wait for.
+-- Takes what the step came to.  False: there is more to wait for, for whoever still
+-- does.
 local function take(self, step, n, message, errno)
   self.step = nil
+  self.polls = step.reads and errno == errnos.EAGAIN -- the descriptor itself does not wait
   if not step.reads and n then
-    begin(self, true)
+    return false
   elseif n == 0 then
     return true, nil
   elseif n then
     return true, value_of(self, step, n)
-  elseif errno == errnos.EAGAIN then -- the descriptor itself does not wait
-    begin(self, false)
-  elseif errno ~= errnos.ECANCELED then
+  elseif errno ~= errnos.ECANCELED and not self.polls then
     return true, nil, message, errno
   end
   return false
@@ -61,7 +62,7 @@ end
 
 local function wait(self, cancels)
   while true do
-    local step = self.step or begin(self, true)
+    local step = self.step or begin(self)
     local n, message, errno = step.op:await()
     local taken, value
     if self.step == step then
@@ -138,7 +139,8 @@ function M.new(fd, given)
     owner = fd;  -- what has the descriptor, kept from the collector
     size = size;
     buffer = core.buffer(size);
-    step = nil;  -- what all who wait are waiting for
+    step = nil;    -- what all who wait are waiting for
+    polls = false; -- is the next one only to wait until there is something?
     cancels = 0; -- how often `cancel` was called
     closed = false;
   }, Waiter)
