@@ -267,6 +267,15 @@ static int stream_in_hand(lua_State *L)
   return 1;
 }
 
+/* stream_idle(stream, writing) -> does nobody read, or write, or wait for it? */
+static int stream_idle(lua_State *L)
+{
+  const struct stream *s = stream_self(L);
+  unsigned lane = lua_toboolean(L, 2) ? LANE_WRITE : LANE_READ;
+  lua_pushboolean(L, stream_is_idle(s, lane));
+  return 1;
+}
+
 /* stream_number(stream) -> descriptor, also of one that is being closed */
 static int stream_number(lua_State *L)
 {
@@ -378,6 +387,7 @@ static const luaL_Reg of_streams[] = {
     {"stream_kind", stream_kind_of},
     {"stream_lines", stream_lines_closing},
     {"stream_in_hand", stream_in_hand},
+    {"stream_idle", stream_idle},
     {"stream_readable", stream_wait_readable},
     {"stream_writable", stream_wait_writable},
     {NULL, NULL},

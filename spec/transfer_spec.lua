@@ -314,6 +314,44 @@ describe("transfer", function()
     end)
   end)
 
+  for name, make in pairs(makers) do
+    it("tears nothing that another task writes: into " .. name, function()
+      run(function()
+        local source, from = uring.socketpair()
+        local to, sink = make()
+        local feeding, sizes, total = feed(source, ("."):rep(3000000)), {}, 3000000
+        local writing = uring.spawn(function()
+          for i = 1, 12 do -- each is more than a pipe or a socket takes at once
+            sizes[i] = 300000 + i
+            total = total + sizes[i]
+            assert(to:write(string.char(96 + i):rep(sizes[i])))
+            uring.sleep(0.001)
+          end
+        end)
+        local transferring = uring.spawn(uring.transfer, from, to)
+        local parts = {}
+        local reading = uring.spawn(function()
+          for part in function() return sink:read_some(40000) end do
+            parts[#parts + 1] = part
+            if #parts % 20 == 0 then uring.sleep(0.001) end
+          end
+        end)
+        feeding:await()
+        assert.are.equal(3000000, transferring:await())
+        writing:await()
+        to:close()
+        reading:await()
+        local all = table.concat(parts)
+        assert.are.equal(total, #all)
+        for i, size in ipairs(sizes) do
+          local first, last = all:find(string.char(96 + i) .. "+")
+          assert.are.equal(size, last - first + 1)
+        end
+        close(source, from, sink)
+      end)
+    end)
+  end
+
   it("raises on what is wrong", function()
     local a, b = assert(uring.socketpair())
     for _, case in ipairs {

@@ -191,6 +191,7 @@ return {
   is_open = is_open;
   kind = kind_of;
   in_hand = core.stream_in_hand;
+  is_idle = core.stream_idle; -- (stream, writing): does nobody, and wait for it?
   --- `readable(stream)`, `writable(stream)` → true, when there is something to be
   -- read, or room to write; nil, message, errno.  As calls on the stream they wait
   -- for their turn, have its `timeout` and end when it is closed.

@@ -46,11 +46,15 @@ local function read(job, bytes)
   return job.from:read_some(bytes)
 end
 
--- Empties the pipe.  Where the other end is slow to take it, what is left is
--- written as everything else is, which waits.  True; nil, message, errno.
+-- Empties the pipe.  Where the other end is slow to take it, or somebody else is
+-- writing, what is left is written as everything else is, which waits.  True; nil,
+-- message, errno.
 local function empty(job, bytes)
   while bytes > 0 do
-    local n, message, errno = splice(job.reader, job.to, bytes)
+    local n, message, errno = nil, nil, EAGAIN
+    if stream.is_idle(job.to, true) then
+      n, message, errno = splice(job.reader, job.to, bytes)
+    end
     if n then
       job.moved = job.moved + n
       bytes = bytes - n
@@ -75,13 +79,22 @@ local function make_pipe(job)
   return true
 end
 
+-- Can more of it be taken past the streams, with nothing left behind that one has in
+-- hand, or the other has not written yet, and in nobody's midst?
+local function can_splice(job)
+  return job.splices and job.moved < job.count
+    and stream.is_open(job.from) and stream.in_hand(job.from) == 0
+    and stream.is_open(job.to) and job.to:flush()
+    and stream.is_idle(job.from, false) and stream.is_idle(job.to, true)
+end
+
 -- Moves what there is, while there is much.  True; nil, message, errno.
 local function splice_on(job)
-  if not job.reader and not make_pipe(job) then -- no descriptors left: so it is copied
-    job.splices = false
-    return true
-  end
-  while job.splices and job.moved < job.count do
+  while can_splice(job) do
+    if not job.reader and not make_pipe(job) then -- no descriptors left: so it is copied
+      job.splices = false
+      return true
+    end
     local n, message, errno = splice(job.from, job.writer, math.min(ROOM, job.count - job.moved))
     if not n and errno == EINVAL then
       job.splices = false
@@ -100,13 +113,6 @@ local function splice_on(job)
   return true
 end
 
--- Can more of it be taken past the stream, with nothing that it has in hand, or
--- has not written yet, left behind?
-local function can_splice(job)
-  return job.splices and stream.is_open(job.from) and stream.in_hand(job.from) == 0
-    and stream.is_open(job.to) and job.to:flush()
-end
-
 -- True at the end or when enough has been moved; nil, message, errno.
 local function move(job)
   while job.moved < job.count do
@@ -117,7 +123,7 @@ local function move(job)
     local ok, written
     ok, message, errno, written = write(job, data)
     job.moved = job.moved + (ok and #data or written or 0)
-    if ok and #data == CHUNK and can_splice(job) then
+    if ok and #data == CHUNK then
       ok, message, errno = splice_on(job)
     end
     if not ok then
