@@ -195,6 +195,17 @@ static int system_chmod(lua_State *L)
   return 1;
 }
 
+/* shutdown(fd, SHUT_*) -> true | nil, message, errno: as the operation, but done
+** when it returns.  That one is for a thread of the ring's, which looks the
+** descriptor up when it gets there: by then it may be another's. */
+static int system_shutdown(lua_State *L)
+{
+  if (shutdown(check_fd(L, 1), (int)luaL_checkinteger(L, 2)) < 0)
+    return push_failure(L, "shutdown", errno);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
 /* isatty(fd) -> boolean */
 static int system_isatty(lua_State *L)
 {
@@ -210,6 +221,7 @@ static const luaL_Reg functions[] = {
     {"seek", system_seek},
     {"setsockopt", system_setsockopt},
     {"chmod", system_chmod},
+    {"shutdown", system_shutdown},
     {"isatty", system_isatty},
     {NULL, NULL},
 };

@@ -73,14 +73,22 @@ function methods:limit(limits)
   return { line = line, all = all }
 end
 
+local directions = { r = 0, w = 1, rw = 2 } -- SHUT_RD, SHUT_WR, SHUT_RDWR
+
 --- Ends one direction of a socket; what is buffered is written first.
 -- @string[opt="w"] how "r" | "w" | "rw"
 -- @treturn Stream nil, message, errno
 function methods:shutdown(how)
   check_open(self)
+  local direction = directions[how or "w"]
+  if not direction then
+    error("bad argument #1 to 'shutdown' ('r', 'w' or 'rw' expected)", 2)
+  end
   local ok, message, errno = self:flush()
-  if ok then
-    ok, message, errno = op.shutdown(self:fd(), how or "w")
+  if ok and not select(2, core.stream_kind(self)) then -- by another task, meanwhile
+    return nil, "closed", core.errno.ECANCELED
+  elseif ok then
+    ok, message, errno = core.shutdown(self:fd(), direction)
   end
   if not ok then
     return nil, message, errno
