@@ -556,3 +556,60 @@ describe("random sequences on files", function()
     end
   end)
 end)
+
+-- The kernel leaves these to a thread, which looks the descriptor up when it gets to it: by then it could be another
+-- file's.
+describe("a file that is closed by another task", function()
+  helper.watch(before_each, after_each)
+  after_each(helper.cleanup)
+
+  for what, call in pairs {
+    truncate = function(file) return file:truncate(0) end;
+    sync = function(file) return file:sync() end;
+  } do
+    it(("while it is under %s has nothing done to the next of its number"):format(what), function()
+      local first, second = helper.tmpname(("a"):rep(100)), helper.tmpname()
+      for i = 1, helper.times(200) do
+        local fresh = assert(io.open(second, "w"))
+        fresh:write(("b"):rep(100))
+        fresh:close()
+        uring.run(function()
+          local file = assert(uring.open(first, "r+"))
+          local busy = uring.spawn(call, file)
+          local closing = uring.spawn(file.close, file)
+          local opening = uring.spawn(function()
+            for _ = 1, i % 3 do uring.yield() end
+            return assert(uring.open(second, "r+"))
+          end)
+          assert.are.equal(file, (busy:await()))
+          assert.is_true(closing:await())
+          local other <close> = opening:await()
+          assert.are.equal(100, other:stat().size)
+        end)
+      end
+      assert.are.equal(what == "truncate" and "" or ("a"):rep(100), slurp(first))
+    end)
+  end
+
+  it("while it is spliced into a pipe does not have another read in its place", function()
+    local first, second = helper.tmpname(("a"):rep(300000)), helper.tmpname(("b"):rep(300000))
+    for i = 1, helper.times(30) do
+      uring.run(function()
+        local file = assert(uring.open(first))
+        local sink, to = assert(uring.pipe())
+        local reading = uring.spawn(sink.read, sink, "a")
+        local busy = uring.spawn(pcall, uring.transfer, file, to)
+        local opening = uring.spawn(function()
+          for _ = 1, i do uring.yield() end
+          assert(file:close())
+          return assert(uring.open(second))
+        end)
+        busy:await()
+        to:close()
+        assert.is_nil(reading:await():find "b")
+        opening:await():close()
+        sink:close()
+      end)
+    end
+  end)
+end)

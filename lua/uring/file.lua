@@ -176,7 +176,7 @@ function methods:sync(...)
   if not ok then
     return nil, message, errno
   end
-  ok, message, errno = op.fsync(self:fd(), syncs[what])
+  ok, message, errno = stream.work({ self }, "fsync", self:fd(), syncs[what])
   if not ok then
     return failure(message, errno)
   end
@@ -195,7 +195,7 @@ function methods:truncate(...)
     return nil, message, errno
   end
   local ok
-  ok, message, errno = op.ftruncate(self:fd(), size or at)
+  ok, message, errno = stream.work({ self }, "ftruncate", self:fd(), size or at)
   if not ok then
     return failure(message, errno)
   end

@@ -108,7 +108,35 @@ end
 -- there: stream → function(stream) → what `close` returns.
 local closing = setmetatable({}, { __mode = "k" })
 
+-- What the kernel leaves to its threads (fsync, ftruncate, splice) looks its
+-- descriptor up when a thread gets to it.  So a stream is closed when that has ended:
+-- stream → set of operations.
+local working = setmetatable({}, { __mode = "k" })
+
+-- Makes such an operation on streams and awaits it: its name and arguments.
+local function work(streams, ...)
+  local operation = core.on_default.prepare(...)
+  for _, self in ipairs(streams) do
+    working[self] = working[self] or {}
+    working[self][operation] = true
+  end
+  local results = table.pack(pcall(operation.await, operation))
+  for _, self in ipairs(streams) do
+    working[self][operation] = nil
+  end
+  if not results[1] then
+    error(results[2], 0)
+  end
+  return table.unpack(results, 2, results.n)
+end
+
 local function close(self)
+  local operation = next(working[self] or {})
+  while operation do
+    operation:await()
+    working[self][operation] = nil
+    operation = next(working[self])
+  end
   local ok, message, errno = op.close(core.stream_number(self))
   core.stream_closed(self) -- now that it is: an error before leaves an owner
   if not ok then
@@ -198,6 +226,7 @@ return {
   is_stream = is_stream;
   is_open = is_open;
   kind = kind_of;
+  work = work;
   in_hand = core.stream_in_hand;
   is_idle = core.stream_idle; -- (stream, writing): does nobody, and wait for it?
   --- `readable(stream)`, `writable(stream)` → true, when there is something to be

@@ -9,7 +9,6 @@ local options = require "uring.options"
 local socket = require "uring.socket"
 local stream = require "uring.stream"
 
-local op = core.op
 local EAGAIN, EINVAL, EINTR = core.errno.EAGAIN, core.errno.EINVAL, core.errno.EINTR
 local ECANCELED = core.errno.ECANCELED
 
@@ -27,7 +26,7 @@ local function splice(from, to, bytes)
     return nil, "closed", ECANCELED
   end
   if stream.kind(from) == "file" or stream.kind(to) == "file" then
-    return op.splice(from:fd(), nil, to:fd(), nil, bytes)
+    return stream.work({ from, to }, "splice", from:fd(), nil, to:fd(), nil, bytes)
   end
   return core.splice(from:fd(), to:fd(), bytes)
 end
