@@ -115,9 +115,11 @@ local working = setmetatable({}, { __mode = "k" })
 
 -- Makes such an operation on streams and awaits it: its name and arguments.
 local function work(streams, ...)
-  local operation = core.on_default.prepare(...)
   for _, self in ipairs(streams) do
     working[self] = working[self] or {}
+  end
+  local operation = core.on_default.prepare(...)
+  for _, self in ipairs(streams) do
     working[self][operation] = true
   end
   local results = table.pack(pcall(operation.await, operation))
@@ -131,11 +133,12 @@ local function work(streams, ...)
 end
 
 local function close(self)
-  local operation = next(working[self] or {})
+  local operations = working[self]
+  local operation = operations and next(operations)
   while operation do
     operation:await()
-    working[self][operation] = nil
-    operation = next(working[self])
+    operations[operation] = nil
+    operation = next(operations)
   end
   local ok, message, errno = op.close(core.stream_number(self))
   core.stream_closed(self) -- now that it is: an error before leaves an owner
