@@ -198,6 +198,14 @@ void ring_queue_behind(struct ring *r, struct event *e,
   r->stats.prepared++;
 }
 
+void ring_queue_in_order(struct ring *r, struct event *e,
+                         const struct io_uring_sqe *sqe)
+{
+  if (r->behind.count > 0)
+    catch_up(r);
+  ring_queue(r, e, sqe);
+}
+
 /*
 ** Links.
 **

@@ -141,6 +141,19 @@ describe("a receive", function()
     end)
   end)
 
+  it("does not come between a send and what is linked to that", function()
+    local buffer = uring.buffer(4)
+    uring.run(function()
+      local task = uring.spawn(op.recv, a, buffer)
+      uring.spawn(function()
+        local send, nop = uring.prepare("send", b, "x"), uring.prepare("nop")
+        uring.link { send, nop }
+        assert.are.same({ 1, 0 }, { send:await(), (nop:await()) })
+      end)
+      assert.are.equal(1, task:await())
+    end)
+  end)
+
   it("has its place however many there are", function() -- the default ring has 256 entries
     local n, received, given = 1500, {}, {}
     uring.run(function()
