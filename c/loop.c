@@ -69,8 +69,14 @@ static int stuck(lua_State *L, const struct core *core, const struct ring *r)
                     (int)core->sched.ntasks);
 }
 
-/* Is there nothing in the kernel, nor anything to be handed over, nor a task
-** that could do something? */
+/* Is there something in the kernel, or to be handed over? */
+static bool has_to_come(const struct ring *r)
+{
+  return r->in_flight > 0 || r->unpublished > 0 || r->withdrawn > 0 ||
+         ring_has_unsent(r);
+}
+
+/* Is there nothing to come, nor a task that could do something? */
 static bool is_dead(const struct core *core, const struct ring *r)
 {
   const struct sched *s = &core->sched;
@@ -80,8 +86,7 @@ static bool is_dead(const struct core *core, const struct ring *r)
   if (r->receiver != NULL ||
       r->timed > 0) /* another ring may send something */
     return false;
-  return r->in_flight == 0 && r->unpublished == 0 && r->withdrawn == 0 &&
-         !ring_has_unsent(r);
+  return !has_to_come(r);
 }
 
 /* Waiting with nothing in flight would be waiting for ever: raises.  False:
@@ -237,7 +242,21 @@ void loop_relieve(lua_State *L, struct ring *r)
 {
   struct core *core = r->core;
   const bool timed = r == core->home || r->timed > 0;
-  int rc = ring_step(r, true, timed ? timer_nearest(core) : UINT64_MAX);
+  uint64_t deadline_ns = timed ? timer_nearest(core) : UINT64_MAX;
+  int rc;
+  ring_object_check(L, r);
+  if (collect_buffers(L, core, false))
+    return; /* look again */
+  if (r->timed == 0 && !has_to_come(r)) {
+    if (r->starving > 0)
+      collect_buffers(L, core, true);
+    if (r->state == RING_OPEN && !has_to_come(r))
+      stuck(L, core, r);
+    return;
+  }
+  if (core->starving > 0 && core->collect_at < deadline_ns)
+    deadline_ns = core->collect_at;
+  rc = ring_step(r, true, deadline_ns);
   if (rc < 0)
     broken(L, rc);
   if (timed)

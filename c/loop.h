@@ -24,7 +24,8 @@ void loop_until(lua_State *L, struct ring *r, uint64_t deadline_ns,
 
 /* One step for who wants room in a ring that is full, and is no task that could
 ** wait for it: hands over, waits until something happens and reaps.  Deadlines
-** are met, and no task runs.  Raises where the ring is broken. */
+** are met, and no task runs.  Raises where the ring is broken or closed, and
+** where nothing could ever make room. */
 void loop_relieve(lua_State *L, struct ring *r);
 
 #endif

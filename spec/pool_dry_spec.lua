@@ -502,6 +502,34 @@ describe("a pool that has run dry", function()
     assert.are.same({ 4, "more" }, { waiting:await() })
   end)
 
+  describe("and keeps the queue full", function()
+    local function full()
+      local ring = opened.ring { entries = 2, backlog = 1 }
+      local p = keep(ring:pool { buffers = 1, size = 4 })
+      local a, b = socketpair()
+      send(b, "datamore")
+      local _, x = ring:prepare("recv", a, p):await()
+      local waiting = ring:prepare("recv", a, p, { copy = true })
+      ring:step(0)
+      ring:step(0)
+      return ring, waiting, ring:prepare("nop", { drain = true }), x
+    end
+
+    it("collects Buffers that nobody has any more", function()
+      local ring, waiting, drained = full()
+      local last = ring:prepare("nop")
+      assert.are.same({ 4, "more" }, { waiting:await() })
+      assert.are.same({ 0, 0 }, { drained:await(), (last:await()) })
+    end)
+
+    it("raises where a buffer can never come back", function()
+      local ring, waiting, drained, x = full()
+      assert.matches("deadlock: an operation waits for a buffer", error_of(ring.prepare, ring, "nop"))
+      x:close()
+      assert.are.same({ 0, 4, "more" }, { drained:await(), waiting:await() })
+    end)
+  end)
+
   it("ends a linked operation, and its group with it", function()
     local p, a, _, held = dry()
     for _, hard in ipairs { false, true } do
