@@ -146,9 +146,9 @@ static int resume(lua_State *L, struct task *t, int nargs, lua_KContext ctx)
     t->inner = co;
   status = lua_resume(co, L, nargs, &n);
   if (t != NULL) {
-    t->inner = L;
     if (status == LUA_YIELD && t->state != TASK_RUNNING)
-      return await_too(L, t, ctx);
+      return await_too(L, t, ctx); /* and t->inner is what awaits */
+    t->inner = L;
     take_shields(L, t, ctx);
   }
   if (status != LUA_OK && status != LUA_YIELD)

@@ -4,7 +4,7 @@
 #include <limits.h>
 #include <string.h>
 
-#include "channel.h"
+#include "channel_parts.h"
 #include "loop.h"
 #include "ring.h"
 #include "task.h"
@@ -77,12 +77,18 @@ static int sync_gc(lua_State *L)
   return 0;
 }
 
-/* Who has waited longest, or NULL.  Those whose coroutine the program has
-** closed are woken to find out. */
+/* The program has closed the coroutine that waits, or its task's.  The first
+** is there still: see channel_awaiting. */
+static bool is_lost(const struct task *t)
+{
+  return lua_status(t->inner) != LUA_YIELD || lua_status(t->co) != LUA_YIELD;
+}
+
+/* Who has waited longest, or NULL.  Those that are lost are woken to find out.
+*/
 static struct task *next_in_line(struct sync *s)
 {
-  while (!queue_empty(&s->waiting) &&
-         lua_status(s->waiting.head->co) != LUA_YIELD)
+  while (!queue_empty(&s->waiting) && is_lost(s->waiting.head))
     tasks_wake_some(&s->waiting, 1);
   return s->waiting.head;
 }
@@ -123,7 +129,7 @@ static bool has_count(void *arg)
 
 static int acquire(lua_State *L, struct sync *s)
 {
-  struct task *t = task_awaiting(L, s->core);
+  struct task *t = channel_awaiting(L, s->core);
   if (s->count == 0 && t != NULL)
     return wait_in_line(L, t, s);
   if (s->count == 0)
@@ -255,7 +261,7 @@ static int mutex_new(lua_State *L)
 static int mutex_lock(lua_State *L)
 {
   struct sync *s = check(L, MUTEX_TYPE);
-  struct task *t = task_awaiting(L, s->core);
+  struct task *t = channel_awaiting(L, s->core);
   if (s->owner == NULL)
     return take(L, s);
   if (s->owner == caller(s))

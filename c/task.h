@@ -28,7 +28,7 @@ struct task {
   struct queue *queue;      /* where it stands, or NULL */
   struct event *event;      /* the operation it waits for, or NULL */
   lua_State *co;
-  lua_State *inner; /* what runs for it: co, or a coroutine inside of it */
+  lua_State *inner; /* what runs, or awaits, for it: co, or one inside of it */
   struct core *core;
   union {
     int nargs;    /* on `co`, until it has started */

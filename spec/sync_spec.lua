@@ -170,6 +170,31 @@ describe("what waits for a sync object", function()
       end)
     end)
 
+    it(("%s: a coroutine inside of its task closed by the program, the next is served"):format(name), function()
+      uring.run(function()
+        local k, inner = new(), nil
+        local closed = uring.spawn(function()
+          inner = uring.coroutine.create(k.wait)
+          return uring.coroutine.resume(inner, k.object)
+        end)
+        turns()
+        local second = uring.spawn(k.wait, k.object)
+        turns()
+        coroutine.close(inner)
+        inner = nil
+        helper.collect()
+        if name == "condition" then
+          k:wake()
+        end
+        k:wake()
+        second:await()
+        local ok, err = closed:await()
+        assert.is_false(ok)
+        assert.matches("cannot resume dead coroutine", err)
+        assert.are.equal(0, k.left and k.left() or 0)
+      end)
+    end)
+
     it(("%s: gone with all that knew it, its task is woken"):format(name), function()
       uring.run(function()
         local thread
