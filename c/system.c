@@ -214,16 +214,11 @@ static int system_isatty(lua_State *L)
 }
 
 static const luaL_Reg functions[] = {
-    {"descriptor", descriptor_new},
-    {"pipe", system_pipe},
-    {"splice", system_splice},
-    {"socketpair", system_socketpair},
-    {"seek", system_seek},
-    {"setsockopt", system_setsockopt},
-    {"chmod", system_chmod},
-    {"shutdown", system_shutdown},
-    {"isatty", system_isatty},
-    {NULL, NULL},
+    {"descriptor", descriptor_new}, {"pipe", system_pipe},
+    {"splice", system_splice},      {"socketpair", system_socketpair},
+    {"seek", system_seek},          {"setsockopt", system_setsockopt},
+    {"chmod", system_chmod},        {"shutdown", system_shutdown},
+    {"isatty", system_isatty},      {NULL, NULL},
 };
 
 void system_register(lua_State *L)
