@@ -494,8 +494,6 @@ struct event *op_commit(lua_State *L, struct ring *r, struct request *q)
   sqe->user_data = event_user_data(e);
   if (q->behind)
     ring_queue_behind(r, e, sqe);
-  else if (q->in_order)
-    ring_queue_in_order(r, e, sqe);
   else
     ring_queue(r, e, sqe);
   if (q->timed)

@@ -43,7 +43,6 @@ struct request {
   bool by_call;     /* the opcode cannot do this one */
   bool eager;       /* to be handed over at once */
   bool behind;      /* may be handed over behind what is sent */
-  bool in_order;    /* is handed over behind all that came before it */
   bool timed;       /* to end by `deadline_ns` */
   uint8_t extra_at; /* the SQE field that points at `extra` */
   bool has_control; /* the last member is control data of a message */

@@ -49,7 +49,7 @@ static void fill_handle(lua_State *L, struct operation *op, struct ring *r,
   op->outcome.ring = r->number;
   op->outcome.multishot = q->multishot;
   op->outcome.control_room = q->control_room;
-  q->in_order = true;
+  ring_catch_up(r);
   e = op_commit(L, r, q);
   e->op = op;
   op->ring = r;

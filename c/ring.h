@@ -176,10 +176,9 @@ void ring_queue(struct ring *r, struct event *e,
 void ring_queue_behind(struct ring *r, struct event *e,
                        const struct io_uring_sqe *sqe);
 
-/* The same for one that another may be linked to: no receive of before comes
-** between the two. */
-void ring_queue_in_order(struct ring *r, struct event *e,
-                         const struct io_uring_sqe *sqe);
+/* Receives of before go in front of all that is queued from now on, sends
+** included: no receive comes between operations that are linked. */
+void ring_catch_up(struct ring *r);
 
 /* Makes sure that the next ring_queue has a place; false: out of memory. */
 bool ring_grow_backlog(struct ring *r);

@@ -70,8 +70,7 @@ static bool may_go_in_front(const struct io_uring_sqe *sqe)
   }
 }
 
-/* Those that are behind have their turn. */
-static void catch_up(struct ring *r)
+void ring_catch_up(struct ring *r)
 {
   struct behind *b = &r->behind;
   const unsigned count = b->count;
@@ -102,8 +101,7 @@ static bool grow_behind(struct ring *r)
 unsigned queue_publish(struct ring *r)
 {
   struct io_uring_sq *sq = &r->io.sq;
-  if (r->behind.count > 0)
-    catch_up(r);
+  ring_catch_up(r);
   if (sq->sqe_head != sq->sqe_tail) {
     sq->sqe_head = sq->sqe_tail;
     io_uring_smp_store_release(sq->ktail, sq->sqe_tail);
@@ -159,7 +157,7 @@ bool ring_grow_backlog(struct ring *r)
 void queue_put(struct ring *r, struct event *e, const struct io_uring_sqe *sqe)
 {
   if (r->behind.count > 0 && !may_go_in_front(sqe))
-    catch_up(r);
+    ring_catch_up(r);
   put_into_sq(r, e, queue_next_sqe(r), sqe);
 }
 
@@ -169,7 +167,7 @@ void ring_queue(struct ring *r, struct event *e,
   struct io_uring_sqe *slot = NULL;
   bool links = (sqe->flags & SQE_LINKS) != 0;
   if (r->behind.count > 0 && !may_go_in_front(sqe))
-    catch_up(r);
+    ring_catch_up(r);
   if (r->backlog.count == 0 && !r->draining && !(e->flags & EVENT_DRAIN) &&
       !links)
     slot = queue_next_sqe(r);
@@ -196,14 +194,6 @@ void ring_queue_behind(struct ring *r, struct event *e,
   e->order = ORDER_BEHIND + b->count++;
   r->unpublished++;
   r->stats.prepared++;
-}
-
-void ring_queue_in_order(struct ring *r, struct event *e,
-                         const struct io_uring_sqe *sqe)
-{
-  if (r->behind.count > 0)
-    catch_up(r);
-  ring_queue(r, e, sqe);
 }
 
 /*

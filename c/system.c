@@ -195,9 +195,9 @@ static int system_chmod(lua_State *L)
   return 1;
 }
 
-/* shutdown(fd, SHUT_*) -> true | nil, message, errno: as the operation, but done
-** when it returns.  That one is for a thread of the ring's, which looks the
-** descriptor up when it gets there: by then it may be another's. */
+/* shutdown(fd, SHUT_*) -> true | nil, message, errno: as the operation, but
+** done when it returns.  That one is for a thread of the ring's, which looks
+** the descriptor up when it gets there: by then it may be another's. */
 static int system_shutdown(lua_State *L)
 {
   if (shutdown(check_fd(L, 1), (int)luaL_checkinteger(L, 2)) < 0)
