@@ -3,21 +3,11 @@
 -- moves the place from where another reads.
 
 local helper = require "spec.support.helper"
+local moments = require "spec.support.moments"
 local streams = require "spec.support.streams"
 local uring = require "uring"
 
-local random = math.random
-
-local function wait()
-  local dice = random(4)
-  if dice == 1 then
-    for _ = 1, random(4) do uring.yield() end
-  elseif dice == 2 then
-    uring.sleep(random() / 4000)
-  elseif dice == 3 then
-    uring.op.nop()
-  end
-end
+local random, wait = math.random, moments.wait
 
 -- Calls a method, now and then for a moment only.  What it returned; or "cut", or "closed".
 local function call(f, method, ...)
@@ -48,7 +38,7 @@ local function together(bodies, disturb)
   for i, body in ipairs(bodies) do tasks[i] = uring.spawn(body) end
   for _ = 1, random(0, 2) do
     uring.spawn(function()
-      for _ = 1, random(8) do wait() end
+      for _ = 1, random(8) do wait(0.00025) end
       if random(3) > 1 then
         tasks[random(#tasks)]:cancel()
       else
@@ -99,7 +89,7 @@ local function writer(f, who, state)
     elseif dice == 5 then
       call(f, "seek", "cur", 0)
     end
-    if random(3) == 1 then wait() end
+    if random(3) == 1 then wait(0.00025) end
   end
 end
 
@@ -172,7 +162,7 @@ local function reader(f, got)
       got[#got + 1] = data
     end
     if random(20) == 1 then return end
-    if random(3) == 1 then wait() end
+    if random(3) == 1 then wait(0.00025) end
   end
 end
 
@@ -212,7 +202,7 @@ local function slots(f, mine)
     elseif dice == 3 then
       call(f, "flush")
     end
-    if random(3) == 1 then wait() end
+    if random(3) == 1 then wait(0.00025) end
   end
 end
 

@@ -3,22 +3,12 @@
 -- there, and nothing is left that nobody was told of.
 
 local helper = require "spec.support.helper"
+local moments = require "spec.support.moments"
 local streams = require "spec.support.streams"
 local uring = require "uring"
 
-local random = math.random
+local random, wait = math.random, moments.wait
 local errno, fs, testkit = uring.errno, uring.fs, helper.testkit
-
-local function wait()
-  local dice = random(4)
-  if dice == 1 then
-    for _ = 1, random(4) do uring.yield() end
-  elseif dice == 2 then
-    uring.sleep(random() / 4000)
-  elseif dice == 3 then
-    uring.op.nop()
-  end
-end
 
 -- What may fail while others change what it is about, or where descriptors are few.
 local expected = {
@@ -85,7 +75,7 @@ local actions = {
       if not next_path then return end
       for _ in next_path, walk, control, closing do
         seen = seen + 1
-        if random(10) == 1 then wait() end
+        if random(10) == 1 then wait(0.00025) end
         if random(20) == 1 then break end
       end
     end)
@@ -95,7 +85,7 @@ local actions = {
       local next_name, reading, control, closing = fs.readdir(pick(top))
       if not next_name then return end
       for _ in next_name, reading, control, closing do
-        if random(10) == 1 then wait() end
+        if random(10) == 1 then wait(0.00025) end
       end
     end)
   end;
@@ -162,12 +152,12 @@ local function one()
       tasks[i] = uring.spawn(function()
         for _ = 1, random(10) do
           actions[random(#actions)](top, out)
-          if random(4) == 1 then wait() end
+          if random(4) == 1 then wait(0.00025) end
         end
       end)
     end
     for _ = 1, random(0, 3) do
-      wait()
+      wait(0.00025)
       tasks[random(#tasks)]:cancel()
     end
     for _, task in ipairs(tasks) do

@@ -2,22 +2,11 @@
 -- and closed at moments that a seed chooses. What arrives is what was sent; no descriptor is left.
 
 local helper = require "spec.support.helper"
+local moments = require "spec.support.moments"
 local streams = require "spec.support.streams"
 local uring = require "uring"
 
-local random = math.random
-
--- Lets some time go by: nothing, turns, or a moment.
-local function wait()
-  local dice = random(4)
-  if dice == 1 then
-    for _ = 1, random(4) do uring.yield() end
-  elseif dice == 2 then
-    uring.sleep(random() / 2000)
-  elseif dice == 3 then
-    uring.op.nop()
-  end
-end
+local random, wait = math.random, moments.wait
 
 -- Runs fn; a closed stream is no failure.
 local function guarded(fn, ...)

@@ -3,11 +3,12 @@
 -- of them.
 
 local helper = require "spec.support.helper"
+local moments = require "spec.support.moments"
 local streams = require "spec.support.streams"
 local uring = require "uring"
 
 local testkit = helper.testkit
-local random = math.random
+local random, wait = math.random, moments.wait
 local process = uring.process
 
 local SIZE = 150000
@@ -17,17 +18,6 @@ do
   local parts = {}
   for i = 1, SIZE do parts[i] = string.char(i * i * 7919 % 65521 % 251) end
   text = table.concat(parts)
-end
-
-local function wait()
-  local dice = random(4)
-  if dice == 1 then
-    for _ = 1, random(4) do uring.yield() end
-  elseif dice == 2 then
-    uring.sleep(random() / 1000)
-  elseif dice == 3 then
-    uring.op.nop()
-  end
 end
 
 -- Calls a function, now and then for a moment only.
@@ -57,7 +47,7 @@ local function feed(p)
       return p.stdin:close() -- how much of it is written nobody knows
     end
     at = at + n
-    if random(8) == 1 then wait() end
+    if random(8) == 1 then wait(0.001) end
     if random(20) == 1 then break end
   end
   attempt(p.stdin.close, p.stdin)
@@ -71,7 +61,7 @@ local function collect(p, got)
     elseif not ok or why ~= "timeout" then
       return
     end
-    if random(8) == 1 then wait() end
+    if random(8) == 1 then wait(0.001) end
   end
 end
 
@@ -82,7 +72,7 @@ local function await(p, ends, times)
       ends[#ends + 1] = ("%s %s %s"):format(done, how, code)
       assert(how == "exit" or how == "signal", how)
     end
-    wait()
+    wait(0.001)
   end
 end
 
@@ -124,7 +114,7 @@ local function one()
     for _ = 1, random(0, 3) do spawn(await, ends, random(3)) end
     for _ = 1, random(0, 3) do
       spawn(function(q)
-        for _ = 1, random(6) do wait() end
+        for _ = 1, random(6) do wait(0.001) end
         if random(4) == 1 then
           tasks[random(#tasks)]:cancel()
         else
@@ -133,11 +123,11 @@ local function one()
       end)
     end
     if random(3) > 1 then
-      for _ = 1, random(10) do wait() end
+      for _ = 1, random(10) do wait(0.001) end
       local _, done, how, code = pcall(p.close, p)
       if how ~= "detached" and code then ends[#ends + 1] = ("%s %s %s"):format(done, how, code) end
     else -- it is dropped
-      for _ = 1, random(10) do wait() end
+      for _ = 1, random(10) do wait(0.001) end
       if random(2) == 1 then pcall(p.kill, p, "KILL") end
       for _, task in ipairs(tasks) do task:cancel() end
     end

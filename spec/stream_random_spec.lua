@@ -3,10 +3,11 @@
 -- nothing is left.
 
 local helper = require "spec.support.helper"
+local moments = require "spec.support.moments"
 local streams = require "spec.support.streams"
 local uring = require "uring"
 
-local random = math.random
+local random, wait = math.random, moments.wait
 
 -- The bytes of a stream tell their places: no part of it is like another that is near.
 local PERIOD = 16063
@@ -26,18 +27,6 @@ local function bytes(from, size)
     from, size = from + n, size - n
   end
   return table.concat(parts)
-end
-
--- Lets some time go by: nothing, turns, or a moment.
-local function wait()
-  local dice = random(4)
-  if dice == 1 then
-    for _ = 1, random(4) do uring.yield() end
-  elseif dice == 2 then
-    uring.sleep(random() / 2000)
-  elseif dice == 3 then
-    uring.op.nop()
-  end
 end
 
 local reads = {

@@ -2,10 +2,11 @@
 -- arrives is what was sent, from its beginning on; nothing hangs and nothing is left.
 
 local helper = require "spec.support.helper"
+local moments = require "spec.support.moments"
 local streams = require "spec.support.streams"
 local uring = require "uring"
 
-local random = math.random
+local random, wait = math.random, moments.wait
 
 local DATA
 do
@@ -17,18 +18,6 @@ end
 local kinds = {}
 for name, make in pairs(streams.kinds) do kinds[#kinds + 1] = { name, make } end
 table.sort(kinds, function(a, b) return a[1] < b[1] end)
-
--- Lets some time go by: nothing, turns, or a moment.
-local function wait()
-  local dice = random(4)
-  if dice == 1 then
-    for _ = 1, random(4) do uring.yield() end
-  elseif dice == 2 then
-    uring.sleep(random() / 2000)
-  elseif dice == 3 then
-    uring.op.nop()
-  end
-end
 
 local function allowed(err)
   return err == uring.cancelled or tostring(err):find("closed", 1, true)
