@@ -205,3 +205,38 @@ describe("a read that is complete when its stream is closed", function()
     end)
   end
 end)
+
+describe("a shutdown", function()
+  helper.watch(before_each, after_each)
+
+  -- It waits until all is written; whoever reads the last of that closes the stream.
+  it("of a stream that is closed in its turn is done, or says so, and reaches no other", function()
+    for i = 1, helper.times(100) do
+      local stream, peer = uring.socketpair()
+      uring.run(function()
+        assert(stream:setvbuf("full", 1 << 20))
+        assert(stream:write(("x"):rep(500000)))
+        local shutting = uring.spawn(stream.shutdown, stream)
+        uring.spawn(function()
+          local size = 0
+          while size < 500000 do size = size + #assert(peer:read_some()) end
+          if i % 2 == 0 then uring.yield() end
+          stream:close()
+        end)
+        local done, why = shutting:await()
+        assert.is_true(done == stream or why == "closed", why)
+      end)
+      peer:close()
+    end
+  end)
+
+  it("takes the names of directions and nothing else", function()
+    local stream, peer = uring.socketpair()
+    for _, how in ipairs { "x", 1, true, {} } do
+      assert.matches("#1 to 'shutdown' %('r', 'w' or 'rw' expected%)", helper.error_of(stream.shutdown, stream, how))
+    end
+    assert.are.equal(stream, stream:shutdown "rw")
+    stream:close()
+    peer:close()
+  end)
+end)

@@ -231,7 +231,7 @@ return {
   kind = kind_of;
   work = work;
   in_hand = core.stream_in_hand;
-  is_idle = core.stream_idle; -- (stream, writing): does nobody, and wait for it?
+  is_idle = core.stream_idle; -- (stream, writing) → does nobody read, or write, or wait for that?
   --- `readable(stream)`, `writable(stream)` → true, when there is something to be
   -- read, or room to write; nil, message, errno.  As calls on the stream they wait
   -- for their turn, have its `timeout` and end when it is closed.

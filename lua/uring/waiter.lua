@@ -141,7 +141,7 @@ function M.new(fd, given)
     buffer = core.buffer(size);
     step = nil;    -- what all who wait are waiting for
     polls = false; -- is the next one only to wait until there is something?
-    cancels = 0; -- how often `cancel` was called
+    cancels = 0;   -- how often `cancel` was called
     closed = false;
   }, Waiter)
 end
